@@ -1,0 +1,126 @@
+//! The thread that makes the log durable: one `fdatasync` for all that was written since the last one.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
+
+use super::Log;
+use super::segment::Segment;
+use crate::{Appended, Result, StoreError};
+
+/// Who waits for an append, and what they will hear.
+pub(crate) type Waiting = (oneshot::Sender<Result<Appended>>, Appended);
+
+/// What was written and is not durable yet.
+#[derive(Debug, Default)]
+pub(crate) struct SyncQueue {
+    state: Mutex<State>,
+    wake: Condvar,
+    synced: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    end: u64,
+    unsynced: Vec<Arc<Segment>>,
+    waiting: Vec<Waiting>,
+    stop: bool,
+}
+
+impl SyncQueue {
+    /// Says that the log reaches to `end` now, that `segment` has writes to be synced, and who waits for it.
+    pub(crate) fn written(
+        &self,
+        end: u64,
+        segment: &Arc<Segment>,
+        waiting: impl IntoIterator<Item = Waiting>,
+    ) {
+        let mut state = self.state.lock();
+        state.end = end;
+        if state.unsynced.last().is_none_or(|last| !Arc::ptr_eq(last, segment)) {
+            state.unsynced.push(segment.clone());
+        }
+        state.waiting.extend(waiting);
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Ends the thread after a last sync.
+    pub(crate) fn stop(&self) {
+        self.state.lock().stop = true;
+        self.wake.notify_one();
+    }
+
+    /// Blocks until everything before `end` is durable.
+    pub(crate) fn wait_durable(&self, log: &Log, end: u64) -> Result<()> {
+        let mut state = self.state.lock();
+        while log.durable_end().offset() < end {
+            if let Some(error) = log.poisoned() {
+                return Err(error);
+            }
+            if state.stop && state.unsynced.is_empty() {
+                return Err(StoreError::Closed);
+            }
+            self.synced.wait_for(&mut state, Duration::from_millis(100));
+        }
+        Ok(())
+    }
+
+    /// The thread. `pause` is how long to gather before each sync when nobody waits for it; `advanced` is called
+    /// after the durable end has moved.
+    pub(crate) fn run(&self, log: &Log, pause: Option<Duration>, advanced: impl Fn()) {
+        loop {
+            let mut state = self.state.lock();
+            while state.unsynced.is_empty() && !state.stop {
+                self.wake.wait(&mut state);
+            }
+            if state.unsynced.is_empty() {
+                return;
+            }
+            if let Some(pause) = pause
+                && !state.stop
+            {
+                drop(state);
+                std::thread::sleep(pause);
+                state = self.state.lock();
+            }
+            let end = state.end;
+            let segments = std::mem::take(&mut state.unsynced);
+            let waiting = std::mem::take(&mut state.waiting);
+            drop(state);
+
+            match sync_all(log, &segments) {
+                Ok(()) => {
+                    log.durable_end.store(end, Ordering::Release);
+                    for (reply, appended) in waiting {
+                        // Whoever does not wait any more needs no answer.
+                        let _ = reply.send(Ok(appended));
+                    }
+                    advanced();
+                }
+                Err(error) => {
+                    for (reply, _) in waiting {
+                        let _ = reply.send(Err(error.clone()));
+                    }
+                }
+            }
+            let _state = self.state.lock();
+            self.synced.notify_all();
+        }
+    }
+}
+
+fn sync_all(log: &Log, segments: &[Arc<Segment>]) -> Result<()> {
+    if let Some(error) = log.poisoned() {
+        return Err(error);
+    }
+    for segment in segments {
+        // A second fdatasync after a failed one may report success for pages that the kernel has dropped.
+        segment.sync().map_err(|error| log.poison(error.to_string()))?;
+    }
+    log.counters.syncs.fetch_add(segments.len() as u64, Ordering::Relaxed);
+    Ok(())
+}

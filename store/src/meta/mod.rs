@@ -1,0 +1,144 @@
+//! What is small and durable: catalogue, cursors, documents, retained pointers, dead letters.
+//!
+//! # Layout
+//! One file for each type of key, with encode, decode and their round trip: `catalogue`, `cursor`, `document`, `retained`,
+//! `dead_letter`. The database has a write-ahead log, unlike the index.
+
+pub(crate) mod catalogue;
+pub(crate) mod cursor;
+mod dead_letter;
+mod document;
+mod retained;
+
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+
+use foldhash::HashMap;
+use parking_lot::Mutex;
+use rocksdb::{
+    BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, Options, ReadOptions, WriteBatch,
+    WriteOptions,
+};
+
+use crate::{Flush, Result, StoreError};
+
+/// First byte of each type of key.
+mod prefix {
+    pub(super) const CATALOGUE: u8 = 1;
+    pub(super) const NEXT_QUEUE: u8 = 2;
+    pub(super) const CURSOR: u8 = 3;
+    pub(super) const DOCUMENT: u8 = 4;
+    pub(super) const RETAINED: u8 = 5;
+    pub(super) const DEAD_LETTER: u8 = 6;
+}
+
+/// The database.
+pub(crate) struct Meta {
+    db: DB,
+    flush: Flush,
+    /// Dead letters by owner: the number of the next one, and how many there are.
+    dead_letters: Mutex<HashMap<String, dead_letter::Count>>,
+    next_queue: AtomicU64,
+}
+
+fn database_error(error: rocksdb::Error) -> StoreError {
+    StoreError::Database { database: "meta", error: error.into_string() }
+}
+
+fn bad_value(what: &'static str, key: &[u8]) -> StoreError {
+    StoreError::Database {
+        database: "meta",
+        error: format!("{what} at key {} cannot be read", key.escape_ascii()),
+    }
+}
+
+impl Meta {
+    pub(crate) fn open(path: &Path, flush: Flush) -> Result<Self> {
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.set_compression_type(DBCompressionType::Lz4);
+        options.set_write_buffer_size(8 << 20);
+        options.set_max_total_wal_size(32 << 20);
+        options.set_max_open_files(256);
+        options.set_keep_log_file_num(2);
+        let mut table = BlockBasedOptions::default();
+        table.set_block_cache(&Cache::new_lru_cache(8 << 20));
+        table.set_bloom_filter(10.0, false);
+        options.set_block_based_table_factory(&table);
+        let db = DB::open(&options, path).map_err(database_error)?;
+        let meta = Meta { db, flush, dead_letters: Mutex::default(), next_queue: AtomicU64::new(0) };
+        meta.load_next_queue()?;
+        Ok(meta)
+    }
+
+    /// Writes as durably as the store promises.
+    fn write(&self, batch: WriteBatch) -> Result<()> {
+        let mut options = WriteOptions::default();
+        options.set_sync(self.flush == Flush::Sync);
+        self.db.write_opt(batch, &options).map_err(database_error)
+    }
+
+    /// Writes so that it survives the process; a power cut may undo it, in order.
+    fn write_relaxed(&self, batch: WriteBatch) -> Result<()> {
+        self.db.write(batch).map_err(database_error)
+    }
+
+    fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+        let mut batch = WriteBatch::default();
+        batch.put(key, value);
+        self.write(batch)
+    }
+
+    fn delete(&self, key: impl AsRef<[u8]>) -> Result<()> {
+        let mut batch = WriteBatch::default();
+        batch.delete(key);
+        self.write(batch)
+    }
+
+    fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
+        self.db.get(key).map_err(database_error)
+    }
+
+    /// Rows whose key begins with `prefix`, from `from` on (`skip_from`: after it), as long as `each` returns true.
+    fn scan(
+        &self,
+        prefix: &[u8],
+        from: &[u8],
+        skip_from: bool,
+        mut each: impl FnMut(&[u8], &[u8]) -> Result<bool>,
+    ) -> Result<()> {
+        let mut options = ReadOptions::default();
+        if let Some(end) = after_prefix(prefix) {
+            options.set_iterate_upper_bound(end);
+        }
+        let mut rows: DBRawIterator<'_> = self.db.raw_iterator_opt(options);
+        rows.seek(from);
+        if skip_from && rows.key() == Some(from) {
+            rows.next();
+        }
+        while let Some((key, value)) = rows.item() {
+            if !each(key, value)? {
+                return Ok(());
+            }
+            rows.next();
+        }
+        rows.status().map_err(database_error)
+    }
+
+    /// Makes everything durable.
+    pub(crate) fn flush(&self) -> Result<()> {
+        self.db.flush_wal(true).map_err(database_error)
+    }
+}
+
+/// The first key after all that begin with `prefix`.
+fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if let Some(next) = last.checked_add(1) {
+            end.push(next);
+            return Some(end);
+        }
+    }
+    None
+}

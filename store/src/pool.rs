@@ -1,0 +1,84 @@
+//! [`Pool`]: a few threads for what may block on the disk, so that no async thread does.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::{Result, StoreError};
+
+/// Threads of the pool.
+const THREADS: usize = 2;
+/// Jobs that may wait for a thread; callers wait past it.
+const JOBS_MAX: usize = 256;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// The threads and their common mailbox.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    jobs: Option<SyncSender<Job>>,
+    room: Arc<Semaphore>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Pool {
+    pub(crate) fn new() -> Result<Self> {
+        // Permits are taken first, so that sending never waits.
+        let (jobs, mailbox) = sync_channel::<Job>(JOBS_MAX);
+        let mailbox = Arc::new(Mutex::new(mailbox));
+        let threads = (0..THREADS)
+            .map(|n| {
+                let mailbox = mailbox.clone();
+                spawn(&format!("store-read-{n}"), move || work(&mailbox))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Pool { jobs: Some(jobs), room: Arc::new(Semaphore::new(JOBS_MAX)), threads })
+    }
+
+    /// Runs a job on one of the threads and waits for what it returns.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let room = self.room.clone().acquire_owned().await.map_err(|_| StoreError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move || {
+            // Whoever went away does not need the answer.
+            let _ = reply.send(job());
+            drop(room);
+        });
+        self.jobs.as_ref().and_then(|jobs| jobs.send(job).ok()).ok_or(StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.jobs = None;
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn work(mailbox: &Mutex<Receiver<Job>>) {
+    loop {
+        let job = mailbox.lock().recv();
+        match job {
+            Ok(job) => job(),
+            Err(_) => return,
+        }
+    }
+}
+
+/// Starts a named thread.
+pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(|error| StoreError::Io {
+        action: "start thread",
+        path: name.into(),
+        error: error.to_string(),
+    })
+}

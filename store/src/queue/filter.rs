@@ -1,0 +1,113 @@
+//! Topic filters: levels separated by `/`, `+` for one level, `#` for all that follow.
+//!
+//! The rules are those of MQTT 5.0 section 4.7; the store uses them as its own.
+
+/// Longest topic or filter in bytes.
+const LENGTH_MAX: usize = 65_535;
+
+/// Checks a topic filter.
+///
+/// # Errors
+/// What is wrong with it, as a clause.
+pub fn check(filter: &str) -> Result<(), &'static str> {
+    if filter.is_empty() {
+        return Err("it is empty");
+    }
+    if filter.len() > LENGTH_MAX {
+        return Err("it is longer than 65,535 bytes");
+    }
+    if filter.contains('\0') {
+        return Err("it contains U+0000");
+    }
+    let mut levels = filter.split('/').peekable();
+    while let Some(level) = levels.next() {
+        if level == "#" {
+            if levels.peek().is_some() {
+                return Err("`#` is only allowed as the last level");
+            }
+        } else if level.contains('#') {
+            return Err("`#` must be a level of its own");
+        } else if level.contains('+') && level != "+" {
+            return Err("`+` must be a level of its own");
+        }
+    }
+    Ok(())
+}
+
+/// Whether a topic matches a filter. A wildcard at the first level does not match a topic that begins with `$`.
+#[must_use]
+pub fn matches(filter: &str, topic: &str) -> bool {
+    if topic.starts_with('$') && (filter.starts_with('+') || filter.starts_with('#')) {
+        return false;
+    }
+    let mut topic_levels = topic.split('/');
+    for level in filter.split('/') {
+        match (level, topic_levels.next()) {
+            ("#", _) | ("+", Some(_)) => {
+                if level == "#" {
+                    return true;
+                }
+            }
+            (level, Some(of_topic)) if level == of_topic => {}
+            _ => return false,
+        }
+    }
+    topic_levels.next().is_none()
+}
+
+/// The part of a filter before its first wildcard: every matching topic begins with it, but for the separator before
+/// a final `#`, which also matches its parent.
+#[must_use]
+pub(crate) fn literal_prefix(filter: &str) -> &str {
+    let end = filter.find(['+', '#']).unwrap_or(filter.len());
+    let prefix = filter.get(..end).unwrap_or_default();
+    if filter.get(end..) == Some("#") { prefix.strip_suffix('/').unwrap_or(prefix) } else { prefix }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn matches_as_the_specification_says() {
+        for (filter, topic, expected) in [
+            ("sport/tennis/player1/#", "sport/tennis/player1", true),
+            ("sport/tennis/player1/#", "sport/tennis/player1/ranking", true),
+            ("sport/#", "sport", true),
+            ("#", "a/b", true),
+            ("sport/tennis/+", "sport/tennis/player1", true),
+            ("sport/tennis/+", "sport/tennis/player1/ranking", false),
+            ("sport/+", "sport", false),
+            ("sport/+", "sport/", true),
+            ("+/+", "/finance", true),
+            ("/+", "/finance", true),
+            ("+", "/finance", false),
+            ("#", "$SYS/x", false),
+            ("+/x", "$SYS/x", false),
+            ("$SYS/#", "$SYS/x", true),
+            ("a/b", "a/b", true),
+            ("a/b", "a/b/c", false),
+            ("a/b/c", "a/b", false),
+        ] {
+            assert_eq!(matches(filter, topic), expected, "{filter} {topic}");
+        }
+    }
+
+    #[test]
+    fn checks() {
+        for good in ["#", "+", "a/+/b", "/", "a//b", "$share", "a/#"] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        for bad in ["", "a#", "#/a", "a/+b", "a\0"] {
+            assert!(check(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn prefixes() {
+        assert_eq!(literal_prefix("a/b/+/c"), "a/b/");
+        assert_eq!(literal_prefix("a/b/#"), "a/b");
+        assert_eq!(literal_prefix("#"), "");
+        assert_eq!(literal_prefix("a/b"), "a/b");
+    }
+}

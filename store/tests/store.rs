@@ -1,0 +1,382 @@
+//! The store through its interface: what is appended is there, in every queue, after every kind of end.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use tidemill_store::{
+    Collection, CursorKey, CursorPlace, DeadLetter, Flush, NewRecord, Options, Position, QueueId,
+    ReadRequest, Record, Retain, Start, Store, StoreError, Watcher,
+};
+
+fn options(dir: &Path) -> Options {
+    Options { segment_bytes: 64 << 10, ..Options::new(dir) }
+}
+
+fn record(topic: &str, payload: impl Into<Bytes>) -> NewRecord {
+    NewRecord {
+        topic: topic.into(),
+        properties: Bytes::from_static(b"properties"),
+        payload: payload.into(),
+        attributes: 1,
+        retain: Retain::No,
+    }
+}
+
+fn numbered(topic: &str, number: u32) -> NewRecord {
+    record(topic, number.to_string().into_bytes())
+}
+
+async fn read_all(store: &Store, queue: QueueId, from: u64) -> Vec<(u64, Record)> {
+    let mut found = Vec::new();
+    let mut from = from;
+    loop {
+        let request = ReadRequest { queue, from, records_max: 100, bytes_max: 1 << 20, durable: false };
+        let batch = store.read(request).await.unwrap();
+        if batch.records.is_empty() {
+            return found;
+        }
+        from = batch.next;
+        found.extend(batch.records);
+    }
+}
+
+async fn payloads(store: &Store, queue: QueueId) -> Vec<String> {
+    let records = read_all(store, queue, 0).await;
+    for (expected, (offset, _)) in records.iter().enumerate() {
+        assert_eq!(*offset, expected as u64);
+    }
+    records.into_iter().map(|(_, record)| String::from_utf8(record.payload.to_vec()).unwrap()).collect()
+}
+
+fn numbers(range: std::ops::Range<u32>) -> Vec<String> {
+    range.map(|n| n.to_string()).collect()
+}
+
+#[tokio::test]
+async fn a_record_is_in_every_matching_queue_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(options(dir.path())).unwrap();
+    let exact = store.open_filter("a/b").await.unwrap().id;
+    let wide = store.open_filter("a/+").await.unwrap().id;
+    let other = store.open_filter("x/#").await.unwrap().id;
+    let union = store.open_union("rules", &["a/b".into(), "a/#".into(), "x/y".into()]).await.unwrap().id;
+    store.append(vec![numbered("a/b", 0), numbered("a/c", 1), numbered("x/y", 2)]).await.unwrap();
+    assert_eq!(payloads(&store, exact).await, ["0"]);
+    assert_eq!(payloads(&store, wide).await, ["0", "1"]);
+    assert_eq!(payloads(&store, other).await, ["2"]);
+    assert_eq!(payloads(&store, union).await, ["0", "1", "2"]);
+    let read = &read_all(&store, exact, 0).await[0].1;
+    assert_eq!((&*read.topic, &read.properties[..], read.attributes), ("a/b", &b"properties"[..], 1));
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn everything_survives_close_and_death_in_both_flush_modes() {
+    for flush in [Flush::Sync, Flush::Async] {
+        for orderly in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let open = || Store::open(Options { flush, ..options(dir.path()) }).unwrap();
+            let mut store = open();
+            let queue = store.open_filter("t/#").await.unwrap().id;
+            let id = store.log_id();
+            for round in 0..4 {
+                for n in 0..500 {
+                    store.append(vec![numbered("t/x", round * 500 + n)]).await.unwrap();
+                }
+                if orderly {
+                    store.close().await.unwrap();
+                }
+                drop(store);
+                store = open();
+                assert_eq!(store.open_filter("t/#").await.unwrap().id, queue);
+                assert_eq!(store.log_id(), id);
+                assert_eq!(
+                    payloads(&store, queue).await,
+                    numbers(0..(round + 1) * 500),
+                    "{flush:?} {orderly}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_torn_tail_is_cut_and_corruption_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let queue;
+    let (middle, last);
+    {
+        let store = Store::open(Options { segment_bytes: 1 << 30, ..options(dir.path()) }).unwrap();
+        queue = store.open_filter("#").await.unwrap().id;
+        store.append(vec![numbered("t", 0)]).await.unwrap();
+        middle = store.append(vec![numbered("t", 1)]).await.unwrap().positions[0];
+        last = store.append(vec![numbered("t", 2)]).await.unwrap().positions[0];
+        // Dropped before its index could be flushed to a file: everything is dispatched again.
+    }
+    std::fs::remove_dir_all(dir.path().join("index")).unwrap();
+    let segment = dir.path().join("log").join("0-000000000000.seg");
+    let whole = std::fs::read(&segment).unwrap();
+    let flip = |position: Position| {
+        let mut bytes = whole.clone();
+        bytes[position.offset() as usize + 34] ^= 1;
+        std::fs::write(&segment, bytes).unwrap();
+    };
+
+    flip(middle);
+    let error = Store::open(options(dir.path())).err().unwrap();
+    assert!(matches!(error, StoreError::Corrupt { position, .. } if position == middle), "{error}");
+    assert_eq!(std::fs::read(&segment).unwrap().len(), whole.len(), "nothing was changed");
+
+    flip(last);
+    let store = Store::open(options(dir.path())).unwrap();
+    assert!(store.stats().torn_bytes > 0);
+    assert_eq!(store.end(), last);
+    assert_eq!(payloads(&store, queue).await, ["0", "1"]);
+    store.append(vec![numbered("t", 3)]).await.unwrap();
+    assert_eq!(payloads(&store, queue).await, ["0", "1", "3"]);
+}
+
+#[tokio::test]
+async fn a_tail_cut_at_any_byte_leaves_the_records_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ends = Vec::new();
+    {
+        let store = Store::open(options(dir.path())).unwrap();
+        store.open_filter("#").await.unwrap();
+        for n in 0..4 {
+            store.append(vec![numbered("t", n)]).await.unwrap();
+            ends.push(store.end().offset());
+        }
+    }
+    let log = dir.path().join("log").join("0-000000000000.seg");
+    let whole = std::fs::read(&log).unwrap();
+    for cut in ends[1]..=ends[3] {
+        std::fs::remove_dir_all(dir.path().join("index")).unwrap();
+        std::fs::write(&log, &whole[..cut as usize]).unwrap();
+        let store = Store::open(options(dir.path())).unwrap();
+        let queue = store.open_filter("#").await.unwrap().id;
+        let expected = ends.iter().filter(|end| **end <= cut).count() as u32;
+        assert_eq!(payloads(&store, queue).await, numbers(0..expected), "cut at {cut}");
+    }
+}
+
+#[tokio::test]
+async fn cursors_move_and_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let key;
+    {
+        let store = Store::open(options(dir.path())).unwrap();
+        let queue = store.open_filter("t").await.unwrap().id;
+        let positions = store.append((0..10).map(|n| numbered("t", n)).collect()).await.unwrap().positions;
+        key = CursorKey { owner: "session/a".into(), queue };
+        let place = store.open_cursor(key.clone(), Start::Latest).await.unwrap();
+        assert_eq!(place.offset, 10);
+        let earliest = CursorKey { owner: "session/b".into(), queue };
+        assert_eq!(store.open_cursor(earliest.clone(), Start::Earliest).await.unwrap().offset, 0);
+        store.commit(&earliest, CursorPlace { offset: 4, position: positions[3] });
+        store.delete_cursor(&key).await.unwrap();
+        store.checkpoint().await.unwrap();
+        store.commit(&earliest, CursorPlace { offset: 5, position: positions[4] });
+        let all = store.cursors("session/", None, 10).await.unwrap();
+        assert_eq!(all, [(earliest, CursorPlace { offset: 5, position: positions[4] })]);
+        store.close().await.unwrap();
+    }
+    let store = Store::open(options(dir.path())).unwrap();
+    let key = CursorKey { owner: "session/b".into(), ..key };
+    assert_eq!(store.open_cursor(key, Start::Latest).await.unwrap().offset, 5);
+}
+
+#[tokio::test]
+async fn a_derived_queue_and_its_source_move_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let router = |queue| CursorKey { owner: "router".into(), queue };
+    let (source, rule);
+    {
+        let store = Store::open(options(dir.path())).unwrap();
+        source = store.open_union("router", &["#".into()]).await.unwrap().id;
+        rule = store.open_derived("rule/odd").await.unwrap().id;
+        store.append((0..100).map(|n| numbered("t", n)).collect()).await.unwrap();
+    }
+    for round in 0..5u64 {
+        let store = Store::open(options(dir.path())).unwrap();
+        let at = store.derived_to(&router(source)).await.unwrap();
+        let from = at.map_or(0, |place| place.offset);
+        let request = ReadRequest { queue: source, from, records_max: 20, bytes_max: 1 << 20, durable: true };
+        let batch = store.read(request).await.unwrap();
+        let odd = batch.records.iter().filter(|(offset, _)| offset % 2 == 1);
+        let entries = odd.map(|(_, record)| (rule, record.pointer())).collect();
+        let position = batch.records.last().map(|(_, r)| r.position).unwrap_or_default();
+        store.derive(router(source), CursorPlace { offset: batch.next, position }, entries).await.unwrap();
+        if round % 2 == 0 {
+            store.checkpoint().await.unwrap();
+        }
+        let derived = payloads(&store, rule).await;
+        let expected: Vec<String> = numbers(0..batch.next as u32).into_iter().skip(1).step_by(2).collect();
+        assert_eq!(derived, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_cursor_follows_its_record_when_a_derived_queue_comes_out_differently() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(options(dir.path())).unwrap();
+    let source = store.open_union("router", &["#".into()]).await.unwrap().id;
+    let rule = store.open_derived("rule/r").await.unwrap().id;
+    store.append((0..10).map(|n| numbered("t", n)).collect()).await.unwrap();
+    let records = read_all(&store, source, 0).await;
+    let entries = records.iter().map(|(_, r)| (rule, r.pointer())).collect();
+    let place = CursorPlace { offset: 10, position: records[9].1.position };
+    store.derive(CursorKey { owner: "router".into(), queue: source }, place, entries).await.unwrap();
+    let key = CursorKey { owner: "target/r/x".into(), queue: rule };
+    store.open_cursor(key.clone(), Start::Earliest).await.unwrap();
+    // As if the queue had had only two entries up to the record number 6.
+    store.commit(&key, CursorPlace { offset: 2, position: records[6].1.position });
+    assert_eq!(store.open_cursor(key, Start::Earliest).await.unwrap().offset, 7);
+}
+
+#[tokio::test]
+async fn retained_messages_are_the_last_of_their_topic() {
+    let dir = tempfile::tempdir().unwrap();
+    let retained = |topic: &str, payload: &'static str| NewRecord {
+        retain: if payload.is_empty() { Retain::Clear } else { Retain::Set },
+        ..record(topic, payload)
+    };
+    let topics = |records: Vec<Record>| -> Vec<String> {
+        records.iter().map(|r| format!("{}={}", r.topic, String::from_utf8_lossy(&r.payload))).collect()
+    };
+    {
+        let store = Store::open(options(dir.path())).unwrap();
+        store
+            .append(vec![
+                retained("h/a", "1"),
+                retained("h/b", "2"),
+                retained("h/a", "3"),
+                retained("$S/x", "s"),
+            ])
+            .await
+            .unwrap();
+        store.checkpoint().await.unwrap();
+        store.append(vec![retained("h/b", ""), retained("h/c/d", "4"), retained("h", "5")]).await.unwrap();
+        assert_eq!(topics(store.retained("h/#", None, 10).await.unwrap()), ["h=5", "h/a=3", "h/c/d=4"]);
+        assert_eq!(topics(store.retained("h/+", None, 10).await.unwrap()), ["h/a=3"]);
+        assert_eq!(topics(store.retained("#", Some("h/a"), 10).await.unwrap()), ["h/c/d=4"]);
+        store.close().await.unwrap();
+    }
+    let store = Store::open(options(dir.path())).unwrap();
+    assert_eq!(topics(store.retained("#", None, 10).await.unwrap()), ["h=5", "h/a=3", "h/c/d=4"]);
+    assert_eq!(topics(store.retained("#", None, 1).await.unwrap()), ["h=5"]);
+    assert_eq!(topics(store.retained("$S/#", None, 10).await.unwrap()), ["$S/x=s"]);
+}
+
+#[tokio::test]
+async fn a_watch_rings_once_and_never_too_late() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(options(dir.path())).unwrap();
+    let queue = store.open_filter("t").await.unwrap().id;
+    for durable in [false, true] {
+        let watcher = Watcher::new();
+        let end = store.queue(queue).unwrap().end;
+        store.watch(queue, end, durable, &watcher, 7).unwrap();
+        assert!(watcher.take().is_empty());
+        store.append(vec![numbered("t", 1), numbered("t", 2)]).await.unwrap();
+        assert_eq!(watcher.ready().await, [7]);
+        let request = ReadRequest { queue, from: end, records_max: 9, bytes_max: 999, durable };
+        assert_eq!(store.read(request).await.unwrap().records.len(), 2);
+        assert!(watcher.take().is_empty());
+        store.watch(queue, end + 1, durable, &watcher, 8).unwrap();
+        assert_eq!(watcher.take(), [8], "what is there already rings at once");
+        store.watch(queue, end + 2, durable, &watcher, 9).unwrap();
+        store.unwatch(queue, &watcher);
+        store.append(vec![numbered("t", 3)]).await.unwrap();
+        assert!(watcher.take().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn queues_go_with_their_last_reference() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let store = Store::open(options(dir.path())).unwrap();
+        let queue = store.open_filter("t").await.unwrap().id;
+        store.open_filter("t").await.unwrap();
+        store.open_filter("left").await.unwrap();
+        store.append(vec![numbered("t", 1)]).await.unwrap();
+        store.release_filter(queue).await.unwrap();
+        assert_eq!(payloads(&store, queue).await, ["1"]);
+        store.release_filter(queue).await.unwrap();
+        assert!(matches!(store.queue(queue), Err(StoreError::NoQueue(_))));
+        let again = store.open_filter("t").await.unwrap();
+        assert_ne!(again.id, queue);
+        assert_eq!(again.end, 0);
+        store.close().await.unwrap();
+    }
+    let store = Store::open(options(dir.path())).unwrap();
+    store.open_filter("t").await.unwrap();
+    assert_eq!(store.sweep().await.unwrap(), 1);
+    let names: Vec<_> = store.queues(None, 10).unwrap().into_iter().map(|queue| queue.name).collect();
+    assert_eq!(names, ["t"]);
+}
+
+#[tokio::test]
+async fn documents_and_dead_letters_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let sessions = Collection::Sessions;
+    {
+        let store = Store::open(options(dir.path())).unwrap();
+        for key in ["b", "a", "c"] {
+            store.put_document(sessions, key, Bytes::from(key.to_uppercase())).await.unwrap();
+        }
+        store.delete_document(sessions, "b").await.unwrap();
+        let position = store.append(vec![numbered("t", 1)]).await.unwrap().positions[0];
+        let letter = |n| DeadLetter {
+            pointer: tidemill_store::Pointer { position, size: 50 },
+            offset: n,
+            time_ms: 5,
+            attempts: 3,
+            error: "refused".into(),
+        };
+        store.put_dead_letters("target/r/t", vec![letter(0), letter(1)]).await.unwrap();
+        store.put_dead_letters("target/r/t2", vec![letter(9)]).await.unwrap();
+    }
+    let store = Store::open(options(dir.path())).unwrap();
+    let documents = store.documents(sessions, None, 10).await.unwrap();
+    assert_eq!(documents, [("a".to_owned(), Bytes::from("A")), ("c".to_owned(), Bytes::from("C"))]);
+    assert_eq!(store.documents(sessions, Some("a"), 10).await.unwrap().len(), 1);
+    assert_eq!(store.document(sessions, "b").await.unwrap(), None);
+    assert_eq!(store.dead_letter_count("target/r/t").await.unwrap(), 2);
+    let letters = store.dead_letters("target/r/t", 1, 10).await.unwrap();
+    assert_eq!(letters.len(), 1);
+    assert_eq!((letters[0].0, letters[0].1.offset, letters[0].1.error.as_str()), (1, 1, "refused"));
+}
+
+#[tokio::test]
+async fn appends_that_wait_together_share_a_sync() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(options(dir.path())).unwrap();
+    let tasks: Vec<_> = (0..64)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                for n in 0..50 {
+                    store.append(vec![numbered("t", n)]).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let stats = store.stats();
+    assert_eq!(stats.records, 3200);
+    assert!(stats.syncs <= stats.records / 8, "{} syncs for {} records", stats.syncs, stats.records);
+}
+
+#[tokio::test]
+async fn too_large_is_refused_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(Options { record_bytes_max: 1000, ..options(dir.path()) }).unwrap();
+    let error = store.append(vec![record("t", vec![0; 2000])]).await.unwrap_err();
+    assert!(matches!(error, StoreError::TooLarge { size: 2043, max: 1000, .. }), "{error}");
+    assert_eq!(store.stats().records, 0);
+    store.append(vec![record("t", vec![0; 900])]).await.unwrap();
+}
