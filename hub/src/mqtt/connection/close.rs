@@ -1,0 +1,212 @@
+//! Why a connection ends, and what follows: acknowledgements still owed, the will, the session.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+use tracing::warn;
+
+use super::super::codec::{Disconnect, DisconnectProperties, Packet, ReasonCode, Version};
+use super::super::session::Session;
+use super::super::shared::now_ms;
+use super::super::{sessions, share};
+use super::{Connection, Output};
+
+/// How long the last packets may take to be written.
+const LAST_WRITE_MAX: Duration = Duration::from_millis(500);
+/// How long receipts of what the client sent last may take.
+const LAST_RECEIPTS_MAX: Duration = Duration::from_secs(5);
+
+/// Why a connection ends.
+pub(super) enum Close {
+    /// The client said goodbye; whether it wants its will published all the same.
+    Goodbye {
+        /// Whether the will is to be published.
+        with_will: bool,
+    },
+    /// The client is gone without a goodbye.
+    Gone,
+    /// The network is.
+    Lost(io::Error),
+    /// It did what it must not, or something cannot be done.
+    Refused {
+        /// The reason code.
+        reason: ReasonCode,
+        /// The reason for people.
+        what: &'static str,
+    },
+    /// Another connection wants the session.
+    TakenOver(oneshot::Sender<Session>),
+    /// The broker stops.
+    ShuttingDown,
+}
+
+impl fmt::Display for Close {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Close::Goodbye { with_will: false } => f.write_str("disconnected"),
+            Close::Goodbye { with_will: true } => f.write_str("disconnected with its will"),
+            Close::Gone => f.write_str("closed by the client without DISCONNECT"),
+            Close::Lost(error) => write!(f, "{error}"),
+            Close::Refused { reason, what } => write!(f, "{reason}: {what}"),
+            Close::TakenOver(_) => f.write_str("session taken over"),
+            Close::ShuttingDown => f.write_str("server shutting down"),
+        }
+    }
+}
+
+impl Close {
+    /// What a DISCONNECT says.
+    fn reason(&self) -> Option<(ReasonCode, &'static str)> {
+        match self {
+            Close::Goodbye { .. } | Close::Gone | Close::Lost(_) => None,
+            Close::Refused { reason, what } => Some((*reason, what)),
+            Close::TakenOver(_) => {
+                Some((ReasonCode::SESSION_TAKEN_OVER, "another connection uses this client identifier"))
+            }
+            Close::ShuttingDown => Some((ReasonCode::SERVER_SHUTTING_DOWN, "the server is shutting down")),
+        }
+    }
+}
+
+impl Connection {
+    /// Ends the connection in order: what the client sent is acknowledged, it is told why, and its
+    /// session is handed over, written down or ended.
+    pub(super) async fn finish(mut self, close: Close) {
+        if matches!(close, Close::Refused { .. })
+            && let Some((reason, _)) = close.reason()
+        {
+            self.shared.counters.refuse(reason);
+        }
+        if matches!(close, Close::Goodbye { with_will: false }) {
+            self.session.will = None;
+        }
+        // A batch not submitted is not acknowledged either; only a packet after it was refused.
+        let submitted = self.submit().await.is_ok();
+        let receipts_until = Instant::now() + LAST_RECEIPTS_MAX;
+        while submitted && !self.pending.is_empty() {
+            match timeout_at(receipts_until, super::next_receipt(&mut self.pending)).await {
+                Ok(stored) => {
+                    let _ = self.acknowledge(stored);
+                }
+                Err(_) => break,
+            }
+        }
+        self.say_goodbye(&close).await;
+        self.commit_cursors();
+        self.leave_queues();
+        self.session.inbound.disconnect();
+        self.shared.counters.add(&mut self.tally);
+        match close {
+            Close::TakenOver(reply) => self.hand_over(reply).await,
+            _ => self.put_down().await,
+        }
+    }
+
+    /// Writes what is left, and in MQTT 5 why it ends.
+    async fn say_goodbye(&mut self, close: &Close) {
+        if matches!(close, Close::Gone | Close::Lost(_)) {
+            return;
+        }
+        if let Some((reason, what)) = close.reason()
+            && self.version == Version::V5
+        {
+            let properties = DisconnectProperties { reason_string: Some(what.into()), ..Default::default() };
+            let with_text = Packet::Disconnect(Disconnect { reason, properties });
+            let room = self.limits.packet_bytes_max;
+            // A reason string only where the client takes packets that long ([MQTT-3.14.2-3]).
+            if what.len() + 16 <= room {
+                self.send(&with_text);
+            } else {
+                self.send(&Packet::Disconnect(Disconnect { reason, properties: Default::default() }));
+            }
+        }
+        self.tally.bytes_out += write_out(&self.stream, &mut self.output).await;
+    }
+
+    /// Takes the watches and memberships away.
+    fn leave_queues(&mut self) {
+        let given_back = share::give_back(&mut self.session);
+        for (key, subscription) in self.session.subscriptions.iter() {
+            if let Some(group) = self.delivery.group(key) {
+                let unfinished = given_back.iter().filter(|(of, ..)| *of == key);
+                group.leave(&self.mail, unfinished.map(|(_, offset, pointer)| (*offset, *pointer)));
+            }
+            self.shared.store.unwatch(subscription.queue, &self.bell);
+        }
+    }
+
+    /// Gives the session to the connection that wants it. If that one is gone in the meantime, it stays here.
+    async fn hand_over(mut self, reply: oneshot::Sender<Session>) {
+        self.session.offline_since_ms = Some(now_ms());
+        self.mail.close();
+        let empty = Session::new(self.session.client.clone(), 0);
+        let session = std::mem::replace(&mut self.session, empty);
+        // The other side holds the gate, and goes on with the document if this fails.
+        if reply.send(session).is_err() {
+            warn!(client = &*self.session.client, "nobody took a session over");
+        }
+    }
+
+    /// Writes the session down, or ends it.
+    async fn put_down(mut self) {
+        let shared = std::sync::Arc::clone(&self.shared);
+        let client = self.session.client.clone();
+        // Whoever takes the session over holds the gate and waits for us.
+        let gate = shared.registry.gate(&client);
+        tokio::pin!(gate);
+        let _gate = loop {
+            tokio::select! {
+                gate = &mut gate => break gate,
+                () = self.mail.bell.notified() => {
+                    if let Some(reply) = self.mail.taken_over() {
+                        return self.hand_over(reply).await;
+                    }
+                }
+            }
+        };
+        self.mail.close();
+        self.session.offline_since_ms = Some(now_ms());
+        let ends = !self.session.is_persistent();
+        if self.session.will_due_ms().is_some_and(|due| due <= now_ms())
+            && let Some(will) = self.session.will.take()
+        {
+            sessions::publish_will(&shared, &client, will).await;
+        }
+        if ends {
+            sessions::end(&shared, &self.session, self.durable).await;
+            shared.registry.remove(&client);
+            return;
+        }
+        if let Err(error) = sessions::save(&shared.store, &self.session).await {
+            warn!(client = &*client, %error, "could not write a session; an older state of it stays");
+        }
+        shared.registry.offline(&client, sessions::next_due(&self.session));
+    }
+}
+
+impl Drop for Connection {
+    /// However the task ends, nobody waits for an answer from it.
+    fn drop(&mut self) {
+        self.mail.close();
+    }
+}
+
+/// Writes what is left to be written, for a short while; how many bytes that was.
+pub(super) async fn write_out(stream: &TcpStream, output: &mut Output) -> u64 {
+    let until = Instant::now() + LAST_WRITE_MAX;
+    let mut written = 0;
+    while !output.is_empty() {
+        match output.write(stream) {
+            Ok(count) => written += count as u64,
+            Err(_) => break,
+        }
+        if !output.is_empty() && !matches!(timeout_at(until, stream.writable()).await, Ok(Ok(()))) {
+            break;
+        }
+    }
+    written
+}

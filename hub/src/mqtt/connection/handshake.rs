@@ -1,0 +1,342 @@
+//! From an accepted socket to a CONNACK: reading the CONNECT, finding the session, taking it over.
+
+use std::net::SocketAddr;
+use std::num::{NonZeroU16, NonZeroU32};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use bytestring::ByteString;
+use tidemill_store::Watcher;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tracing::{debug, error, warn};
+
+use super::super::codec::{Connack, ConnackProperties, Connect, Decoder, Packet, ReasonCode, Version, topic};
+use super::super::registry::{Holder, Mail};
+use super::super::session::{Session, Will};
+use super::super::sessions;
+use super::super::shared::{Phase, Shared};
+use super::close::write_out;
+use super::delivery::Delivery;
+use super::inbound::plain_properties;
+use super::{Connection, Limits, Output, READ_BYTES, Tally};
+
+/// A CONNECT that is not accepted.
+struct Refusal {
+    reason: ReasonCode,
+    what: &'static str,
+}
+
+/// Reads a CONNECT, opens its session and answers. `None` if it comes to nothing, of which the client was told
+/// what it can be told.
+pub(super) async fn accept(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr) -> Option<Connection> {
+    let mut decoder = Decoder::server(shared.options.packet_bytes_max as usize);
+    let mut input = BytesMut::new();
+    let reading = read_connect(&stream, &mut decoder, &mut input);
+    let read = match timeout(shared.options.connect_timeout, reading).await {
+        Ok(read) => read,
+        Err(_) => {
+            debug!(%peer, "no CONNECT within connect_timeout; closed");
+            shared.counters.refuse(ReasonCode::KEEP_ALIVE_TIMEOUT);
+            return None;
+        }
+    };
+    let refused = match read {
+        Ok(None) => return None,
+        Ok(Some(connect)) => {
+            let version = connect.version;
+            match check(&shared, &connect) {
+                Ok(()) => match open(&shared, stream, decoder, input, *connect).await {
+                    Ok(connection) => return Some(connection),
+                    Err((stream, refusal)) => (stream, Some(version), refusal),
+                },
+                Err(refusal) => (stream, Some(version), refusal),
+            }
+        }
+        Err(error) => {
+            debug!(%peer, %error, "a CONNECT was refused");
+            // 3.1.1 has no answer to a malformed CONNECT, and an MQTT 5 server MAY close without one.
+            let version = decoder.version();
+            (stream, version, Refusal { reason: error.reason, what: error.what })
+        }
+    };
+    let (stream, version, refusal) = refused;
+    debug!(%peer, reason = %refusal.reason, what = refusal.what, "a connection was refused");
+    shared.counters.refuse(refusal.reason);
+    if let Some(version) = version {
+        refuse(&stream, version, &refusal).await;
+    }
+    None
+}
+
+/// Reads until a whole CONNECT is there; `None` if the client went before.
+async fn read_connect(
+    stream: &TcpStream,
+    decoder: &mut Decoder,
+    input: &mut BytesMut,
+) -> Result<Option<Box<Connect>>, super::super::codec::DecodeError> {
+    loop {
+        if let Some(packet) = decoder.decode(input)? {
+            return Ok(match packet {
+                Packet::Connect(connect) => Some(connect),
+                // A server's decoder lets nothing else through first.
+                _ => None,
+            });
+        }
+        if stream.readable().await.is_err() {
+            return Ok(None);
+        }
+        input.reserve(READ_BYTES);
+        match stream.try_read_buf(input) {
+            Ok(0) => return Ok(None),
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(_) => return Ok(None),
+        }
+    }
+}
+
+/// Answers with a refusal, where the version has one for it.
+async fn refuse(stream: &TcpStream, version: Version, refusal: &Refusal) {
+    if version == Version::V311 && refusal.reason.to_v311_connack().is_none() {
+        return;
+    }
+    let properties = ConnackProperties {
+        reason_string: Some(ByteString::from_static(refusal.what)),
+        ..Default::default()
+    };
+    let connack = Connack { session_present: false, reason: refusal.reason, properties };
+    let mut output = Output::default();
+    if output.packet(&Packet::Connack(Box::new(connack)), version).is_ok() {
+        write_out(stream, &mut output).await;
+    }
+}
+
+/// Refuses what this server does not do.
+fn check(shared: &Shared, connect: &Connect) -> Result<(), Refusal> {
+    let options = &shared.options;
+    let refuse = |reason, what| Err(Refusal { reason, what });
+    if *shared.phase.borrow() == Phase::Draining {
+        return refuse(ReasonCode::SERVER_UNAVAILABLE, "the server is shutting down");
+    }
+    if connect.properties.authentication_method.is_some() {
+        return refuse(ReasonCode::BAD_AUTHENTICATION_METHOD, "enhanced authentication is not supported");
+    }
+    // [MQTT-3.1.3-8] of 3.1.1; in 5.0 the server gives a name in any case.
+    if connect.version == Version::V311 && connect.client_id.is_empty() && !connect.clean_start {
+        return refuse(
+            ReasonCode::CLIENT_IDENTIFIER_NOT_VALID,
+            "a session that is kept needs a client identifier",
+        );
+    }
+    if let Some(will) = &connect.will {
+        if will.topic == "$SYS" || will.topic.starts_with("$SYS/") {
+            return refuse(ReasonCode::NOT_AUTHORIZED, "topics under $SYS/ are the server's own");
+        }
+        if topic::levels(&will.topic) > options.topic_levels_max {
+            return refuse(
+                ReasonCode::TOPIC_NAME_INVALID,
+                "the will's topic has more levels than topic_levels_max",
+            );
+        }
+        if will.payload.len() as u64 > options.payload_bytes_max {
+            return refuse(ReasonCode::QUOTA_EXCEEDED, "the will's payload is larger than payload_bytes_max");
+        }
+    }
+    Ok(())
+}
+
+/// What came of looking for the session of a client identifier.
+struct Found {
+    session: Session,
+    /// Whether it was there before.
+    present: bool,
+    /// Whether it has a document.
+    durable: bool,
+}
+
+/// Opens the session and sends the CONNACK.
+async fn open(
+    shared: &Arc<Shared>,
+    stream: TcpStream,
+    decoder: Decoder,
+    input: BytesMut,
+    connect: Connect,
+) -> Result<Connection, (TcpStream, Refusal)> {
+    let assigned = connect.client_id.is_empty().then(|| ByteString::from(uuid::Uuid::new_v4().to_string()));
+    // A copy: a slice would keep the read buffer for as long as the session.
+    let client = assigned.clone().unwrap_or_else(|| ByteString::from(&*connect.client_id));
+    let expiry_max_s = shared.options.session_expiry_max_s();
+    let asked_s = match connect.version {
+        Version::V5 => connect.properties.session_expiry_s.unwrap_or(0),
+        Version::V311 if connect.clean_start => 0,
+        Version::V311 => u32::MAX,
+    };
+    let expiry_s = asked_s.min(expiry_max_s);
+    let user = connect.username.as_ref().map(|user| ByteString::from(&**user));
+
+    let gate = shared.registry.gate(&client).await;
+    let found = match find(shared, &client, connect.clean_start, expiry_s).await {
+        Ok(found) => found,
+        Err(refusal) => return Err((stream, refusal)),
+    };
+    let Found { mut session, present, durable } = found;
+    session.expiry_s = expiry_s;
+    session.offline_since_ms = None;
+    session.will = connect.will.clone().map(|last_will| Will { last_will, user: user.clone() });
+    let durable = match keep(shared, &session, durable).await {
+        Ok(durable) => durable,
+        Err(refusal) => {
+            // As it was: its document, or nothing.
+            if durable {
+                shared.registry.offline(&client, sessions::next_due(&session));
+            } else {
+                sessions::end(shared, &session, false).await;
+                shared.registry.remove(&client);
+            }
+            return Err((stream, refusal));
+        }
+    };
+    let mail = Arc::new(Mail::default());
+    shared.registry.online(&client, Arc::clone(&mail));
+    drop(gate);
+
+    let mut connection = connection(shared, stream, decoder, input, &connect, session, durable, mail, user);
+    let connack = connack(shared, &connect, present, assigned, asked_s, expiry_s);
+    connection.send(&Packet::Connack(Box::new(connack)));
+    connection.tally.packets_in += 1;
+    connection.tally.accepted += 1;
+    connection.resume();
+    Ok(connection)
+}
+
+/// The session of a client: the one there is, if it is to go on, or a new one.
+async fn find(shared: &Shared, client: &ByteString, clean: bool, expiry_s: u32) -> Result<Found, Refusal> {
+    let old = match shared.registry.holder(client) {
+        Holder::Nobody => None,
+        // A connection that was lost in a way that it cannot answer leaves the document.
+        Holder::Connection(mail) => match mail.take_over().await {
+            Ok(session) => Some(session),
+            Err(_) => read(shared, client).await?,
+        },
+        Holder::Document => read(shared, client).await?,
+    };
+    let new = |present_durable| Found {
+        session: Session::new(client.clone(), expiry_s),
+        present: false,
+        durable: present_durable,
+    };
+    let Some(mut old) = old else { return Ok(new(false)) };
+    let durable = old.is_persistent();
+    let goes_on = durable && !clean;
+    // The will of the connection before: if the session ends here, or its delay is over, now. If the session goes
+    // on before the delay is over, never (3.1.3.2.2).
+    if let Some(will) = old.will.take() {
+        let delay_s = will.last_will.properties.delay_s.unwrap_or(0);
+        if !goes_on || delay_s == 0 {
+            sessions::publish_will(shared, client, will).await;
+        }
+    }
+    if goes_on {
+        return Ok(Found { session: old, present: true, durable });
+    }
+    sessions::end(shared, &old, durable).await;
+    Ok(new(false))
+}
+
+async fn read(shared: &Shared, client: &ByteString) -> Result<Option<Session>, Refusal> {
+    sessions::load(shared, client).await.map_err(|error| {
+        error!(%error, "a session cannot be read; its client is refused");
+        Refusal { reason: ReasonCode::UNSPECIFIED_ERROR, what: "the session cannot be read" }
+    })
+}
+
+/// Writes a session down before its CONNACK, if it is to outlive the connection or was written before. Says whether
+/// there is a document now.
+async fn keep(shared: &Shared, session: &Session, durable: bool) -> Result<bool, Refusal> {
+    let durable = durable || session.is_persistent();
+    if durable && let Err(error) = sessions::save(&shared.store, session).await {
+        warn!(client = &*session.client, %error, "a session cannot be written; its client is refused");
+        let what = "the session cannot be written";
+        return Err(Refusal { reason: ReasonCode::UNSPECIFIED_ERROR, what });
+    }
+    Ok(durable)
+}
+
+#[expect(clippy::too_many_arguments, reason = "the parts that a connection is made of, each once")]
+fn connection(
+    shared: &Arc<Shared>,
+    stream: TcpStream,
+    decoder: Decoder,
+    input: BytesMut,
+    connect: &Connect,
+    session: Session,
+    durable: bool,
+    mail: Arc<Mail>,
+    user: Option<ByteString>,
+) -> Connection {
+    let options = &shared.options;
+    let asked = &connect.properties;
+    let window_max = asked.receive_maximum.map_or(u16::MAX, NonZeroU16::get).min(options.inflight_max);
+    let is_v5 = connect.version == Version::V5;
+    let limits = Limits {
+        packet_bytes_max: asked.packet_bytes_max.map_or(usize::MAX, |max| max.get() as usize),
+        window_max: usize::from(window_max),
+        receive_maximum: is_v5.then(|| usize::from(options.receive_maximum)),
+        problem_information: asked.request_problem_information.unwrap_or(true),
+    };
+    let keep_alive_s = match options.keep_alive_instead_s(connect.keep_alive_s) {
+        Some(instead_s) if is_v5 => instead_s,
+        _ => connect.keep_alive_s,
+    };
+    // One and a half times the keep alive ([MQTT-3.1.2-22]).
+    let silence_max = (keep_alive_s > 0).then(|| Duration::from_millis(u64::from(keep_alive_s) * 1500));
+    Connection {
+        phase: shared.phase.subscribe(),
+        shared: Arc::clone(shared),
+        stream,
+        version: connect.version,
+        limits,
+        plain_properties: plain_properties(&session.client, user.as_ref()),
+        session,
+        durable,
+        user,
+        mail,
+        silence_max,
+        last_heard: Instant::now(),
+        decoder,
+        input,
+        aliases: Vec::new(),
+        batch: Vec::new(),
+        batch_acks: Vec::new(),
+        pending: std::collections::VecDeque::new(),
+        pending_acks: 0,
+        bell: Watcher::new(),
+        delivery: Delivery::default(),
+        output: Output::default(),
+        tally: Tally::default(),
+    }
+}
+
+/// What the client is told. Only what differs from the protocol's defaults is said.
+fn connack(
+    shared: &Shared,
+    connect: &Connect,
+    session_present: bool,
+    assigned_client_id: Option<ByteString>,
+    asked_s: u32,
+    expiry_s: u32,
+) -> Connack {
+    let options = &shared.options;
+    let properties = ConnackProperties {
+        session_expiry_s: (asked_s != expiry_s).then_some(expiry_s),
+        receive_maximum: NonZeroU16::new(options.receive_maximum),
+        packet_bytes_max: u32::try_from(options.packet_bytes_max).ok().and_then(NonZeroU32::new),
+        assigned_client_id,
+        topic_alias_maximum: Some(options.topic_alias_max).filter(|max| *max > 0),
+        server_keep_alive_s: options.keep_alive_instead_s(connect.keep_alive_s),
+        ..Default::default()
+    };
+    Connack { session_present, reason: ReasonCode::SUCCESS, properties }
+}

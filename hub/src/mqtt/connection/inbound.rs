@@ -1,0 +1,355 @@
+//! Packets from the client, and the receipts of what it published.
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use futures_util::FutureExt;
+use tidemill_store::{Appended, Receipt, StoreError};
+use tracing::{error, warn};
+
+use super::super::codec::{
+    Ack, AckProperties, Disconnect, Packet, PacketId, Publish, Qos, ReasonCode, Version, topic,
+};
+use super::super::session::Arrival;
+use super::{Close, Connection, next_receipt};
+use crate::message::{self, Properties};
+
+/// An acknowledgement that is owed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AckDue {
+    id: PacketId,
+    qos: Qos,
+    /// What it says whatever becomes of the batch; `None` if that decides.
+    verdict: Option<ReasonCode>,
+    /// A QoS 2 message that came again.
+    repeated: bool,
+}
+
+/// A batch on its way to the disk, and what is owed for it.
+pub(super) struct Pending {
+    /// `None` if nothing of it was to be stored.
+    pub(super) receipt: Option<Receipt>,
+    acks: Vec<AckDue>,
+    records: u64,
+}
+
+/// Why a PUBLISH is not taken.
+struct Refusal {
+    /// The code for a PUBACK or PUBREC.
+    ack: ReasonCode,
+    /// The code for a DISCONNECT, where there is no acknowledgement to say it.
+    close: ReasonCode,
+    what: &'static str,
+}
+
+impl Connection {
+    /// Handles one packet.
+    pub(super) async fn handle(&mut self, packet: Packet) -> Result<(), Close> {
+        match packet {
+            Packet::Publish(publish) => self.on_publish(publish),
+            Packet::Puback(ack) => {
+                let done = self.session.window.puback(ack.id);
+                self.delivered(done.as_ref());
+                Ok(())
+            }
+            Packet::Pubrec(ack) => {
+                self.on_pubrec(&ack);
+                Ok(())
+            }
+            Packet::Pubrel(ack) => {
+                let known = self.session.inbound.release(ack.id);
+                let reason =
+                    if known { ReasonCode::SUCCESS } else { ReasonCode::PACKET_IDENTIFIER_NOT_FOUND };
+                self.send(&Packet::Pubcomp(Ack::new(ack.id, reason)));
+                Ok(())
+            }
+            Packet::Pubcomp(ack) => {
+                let done = self.session.window.pubcomp(ack.id);
+                self.delivered(done.as_ref());
+                Ok(())
+            }
+            // What was published before comes before what is subscribed to after it.
+            Packet::Subscribe(subscribe) => {
+                self.submit().await?;
+                self.subscribe(subscribe).await
+            }
+            Packet::Unsubscribe(unsubscribe) => {
+                self.submit().await?;
+                self.unsubscribe(unsubscribe).await
+            }
+            Packet::Pingreq => {
+                self.send(&Packet::Pingresp);
+                Ok(())
+            }
+            Packet::Disconnect(disconnect) => Err(self.on_disconnect(&disconnect)),
+            Packet::Auth(_) => Err(Close::Refused {
+                reason: ReasonCode::PROTOCOL_ERROR,
+                what: "AUTH without an authentication method in CONNECT",
+            }),
+            Packet::Connect(_)
+            | Packet::Connack(_)
+            | Packet::Suback(_)
+            | Packet::Unsuback(_)
+            | Packet::Pingresp => Err(Close::Refused {
+                reason: ReasonCode::PROTOCOL_ERROR,
+                what: "a packet that only a server sends, or a second CONNECT",
+            }),
+        }
+    }
+
+    fn on_publish(&mut self, mut publish: Publish) -> Result<(), Close> {
+        self.resolve_alias(&mut publish)?;
+        if let Some(id) = publish.id {
+            match self.session.inbound.arrive(publish.qos, id, self.limits.receive_maximum) {
+                Ok(Arrival::New) => {}
+                Ok(Arrival::Repeated) => {
+                    self.batch_acks.push(AckDue { id, qos: publish.qos, verdict: None, repeated: true });
+                    return Ok(());
+                }
+                Err(_) => {
+                    return Err(Close::Refused {
+                        reason: ReasonCode::RECEIVE_MAXIMUM_EXCEEDED,
+                        what: "more messages in flight than Receive Maximum allows",
+                    });
+                }
+            }
+        }
+        if let Some(refusal) = self.refusal(&publish) {
+            return self.refuse_publish(&publish, &refusal);
+        }
+        let Publish { qos, retain, id, payload, properties, topic, .. } = publish;
+        let properties = if properties.is_empty() {
+            self.plain_properties.clone()
+        } else {
+            let encoded = Properties::of_publish(self.session.client.clone(), self.user.clone(), properties)
+                .and_then(|properties| properties.encode());
+            encoded.map_err(|_| Close::Refused {
+                reason: ReasonCode::UNSPECIFIED_ERROR,
+                what: "the properties of a message cannot be stored",
+            })?
+        };
+        self.batch.push(message::record(topic, properties, payload, qos, retain));
+        if let Some(id) = id {
+            self.batch_acks.push(AckDue { id, qos, verdict: None, repeated: false });
+        }
+        Ok(())
+    }
+
+    /// Puts the topic in that an alias stands for, or notes which it is to stand for (3.3.2.3.4).
+    fn resolve_alias(&mut self, publish: &mut Publish) -> Result<(), Close> {
+        let Some(alias) = publish.properties.topic_alias.take() else { return Ok(()) };
+        let invalid = |what| Close::Refused { reason: ReasonCode::TOPIC_ALIAS_INVALID, what };
+        if alias > self.shared.options.topic_alias_max {
+            return Err(invalid("the topic alias is over the maximum"));
+        }
+        let index = usize::from(alias) - 1;
+        if publish.topic.is_empty() {
+            let known = self.aliases.get(index).filter(|topic| !topic.is_empty());
+            let unknown = || Close::Refused {
+                reason: ReasonCode::PROTOCOL_ERROR,
+                what: "the topic alias was not given a topic before",
+            };
+            publish.topic = known.ok_or_else(unknown)?.clone();
+        } else {
+            if self.aliases.len() <= index {
+                self.aliases.resize(index + 1, ByteString::new());
+            }
+            if let Some(place) = self.aliases.get_mut(index) {
+                // A copy: a slice would keep the whole read buffer for as long as the alias.
+                *place = ByteString::from(&*publish.topic);
+            }
+        }
+        Ok(())
+    }
+
+    /// Why a message is not taken, if it is not.
+    fn refusal(&self, publish: &Publish) -> Option<Refusal> {
+        let options = &self.shared.options;
+        if publish.payload.len() as u64 > options.payload_bytes_max {
+            return Some(Refusal {
+                ack: ReasonCode::QUOTA_EXCEEDED,
+                close: ReasonCode::PACKET_TOO_LARGE,
+                what: "the payload is larger than payload_bytes_max",
+            });
+        }
+        if publish.topic == "$SYS" || publish.topic.starts_with("$SYS/") {
+            return Some(Refusal {
+                ack: ReasonCode::NOT_AUTHORIZED,
+                close: ReasonCode::NOT_AUTHORIZED,
+                what: "topics under $SYS/ are the server's own",
+            });
+        }
+        if topic::levels(&publish.topic) > options.topic_levels_max {
+            return Some(Refusal {
+                ack: ReasonCode::TOPIC_NAME_INVALID,
+                close: ReasonCode::TOPIC_NAME_INVALID,
+                what: "the topic has more levels than topic_levels_max",
+            });
+        }
+        None
+    }
+
+    /// Refuses a message: with its acknowledgement where there is one that can say it, otherwise by closing
+    /// ([MQTT-3.3.5-2] of 3.1.1).
+    fn refuse_publish(&mut self, publish: &Publish, refusal: &Refusal) -> Result<(), Close> {
+        match publish.id {
+            Some(id) if self.version == Version::V5 => {
+                self.shared.counters.refuse(refusal.ack);
+                let verdict = Some(refusal.ack);
+                self.batch_acks.push(AckDue { id, qos: publish.qos, verdict, repeated: false });
+                Ok(())
+            }
+            _ => Err(Close::Refused { reason: refusal.close, what: refusal.what }),
+        }
+    }
+
+    fn on_pubrec(&mut self, ack: &Ack) {
+        if ack.reason.is_error() {
+            let done = self.session.window.pubrec_refused(ack.id);
+            self.delivered(done.as_ref());
+            return;
+        }
+        let known = self.session.window.pubrec(ack.id);
+        let reason = if known { ReasonCode::SUCCESS } else { ReasonCode::PACKET_IDENTIFIER_NOT_FOUND };
+        self.send(&Packet::Pubrel(Ack::new(ack.id, reason)));
+    }
+
+    fn on_disconnect(&mut self, disconnect: &Disconnect) -> Close {
+        if let Some(asked_s) = disconnect.properties.session_expiry_s {
+            if self.session.expiry_s == 0 && asked_s > 0 {
+                return Close::Refused {
+                    reason: ReasonCode::PROTOCOL_ERROR,
+                    what: "a session that was to end with its connection cannot be kept after all",
+                };
+            }
+            self.session.expiry_s = asked_s.min(self.shared.options.session_expiry_max_s());
+        }
+        Close::Goodbye { with_will: disconnect.reason != ReasonCode::SUCCESS }
+    }
+
+    /// Hands the messages of this turn to the store as one batch. Waits for room there.
+    pub(super) async fn submit(&mut self) -> Result<(), Close> {
+        if self.batch.is_empty() && self.batch_acks.is_empty() {
+            return Ok(());
+        }
+        let batch = std::mem::take(&mut self.batch);
+        let acks = std::mem::take(&mut self.batch_acks);
+        let records = batch.len() as u64;
+        let receipt = if batch.is_empty() {
+            None
+        } else {
+            match self.shared.store.submit(batch).await {
+                Ok(receipt) => Some(receipt),
+                Err(error) => {
+                    self.pending_acks += acks.len();
+                    self.pending.push_back(Pending { receipt: None, acks, records: 0 });
+                    return self.fail_last(&error);
+                }
+            }
+        };
+        self.pending_acks += acks.len();
+        self.pending.push_back(Pending { receipt, acks, records });
+        Ok(())
+    }
+
+    /// The last batch was not taken: what is owed for it says so, in its turn.
+    fn fail_last(&mut self, error: &StoreError) -> Result<(), Close> {
+        let reason = reason_of(error);
+        warn!(client = &*self.session.client, %error, "messages were not stored");
+        if self.version == Version::V311 {
+            if let Some(failed) = self.pending.pop_back() {
+                self.pending_acks -= failed.acks.len();
+                self.forget(&failed.acks);
+            }
+            return Err(Close::Refused { reason, what: "messages were not stored" });
+        }
+        if let Some(failed) = self.pending.back_mut() {
+            for ack in failed.acks.iter_mut().filter(|ack| !ack.repeated) {
+                ack.verdict.get_or_insert(reason);
+            }
+        }
+        Ok(())
+    }
+
+    /// Turns receipts that have resolved into acknowledgements.
+    pub(super) fn settle(&mut self) -> Result<(), Close> {
+        while !self.pending.is_empty() {
+            let Some(stored) = next_receipt(&mut self.pending).now_or_never() else { break };
+            self.acknowledge(stored)?;
+        }
+        Ok(())
+    }
+
+    /// The first batch has resolved.
+    pub(super) fn acknowledge(&mut self, stored: Result<Option<Appended>, StoreError>) -> Result<(), Close> {
+        let Some(first) = self.pending.pop_front() else { return Ok(()) };
+        self.pending_acks -= first.acks.len();
+        let outcome = match stored {
+            Ok(_) => {
+                self.tally.published += first.records;
+                ReasonCode::SUCCESS
+            }
+            Err(error) => {
+                error!(client = &*self.session.client, %error, "messages were not stored");
+                let reason = reason_of(&error);
+                if self.version == Version::V311 {
+                    self.forget(&first.acks);
+                    return Err(Close::Refused { reason, what: "messages were not stored" });
+                }
+                reason
+            }
+        };
+        for ack in first.acks {
+            let reason = ack.verdict.unwrap_or(outcome);
+            match ack.qos {
+                Qos::ExactlyOnce if ack.repeated => {
+                    // If the first one was refused in the meantime, that was the answer.
+                    if self.session.inbound.knows(ack.id) {
+                        self.send(&Packet::Pubrec(Ack::new(ack.id, ReasonCode::SUCCESS)));
+                    }
+                }
+                Qos::ExactlyOnce => {
+                    self.session.inbound.received(ack.id, !reason.is_error());
+                    let packet = self.ack(ack.id, reason);
+                    self.send(&Packet::Pubrec(packet));
+                }
+                _ => {
+                    self.session.inbound.acknowledged();
+                    let packet = self.ack(ack.id, reason);
+                    self.send(&Packet::Puback(packet));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An acknowledgement, with a text where it is an error and texts are welcome.
+    fn ack(&self, id: PacketId, reason: ReasonCode) -> Ack {
+        let text = reason.is_error() && self.limits.problem_information;
+        let reason_string = text.then(|| ByteString::from_static(reason.name()));
+        let with_text = AckProperties { reason_string, user_properties: Vec::new() };
+        let fits = reason.name().len() + 16 <= self.limits.packet_bytes_max;
+        Ack { id, reason, properties: if fits { with_text } else { AckProperties::default() } }
+    }
+
+    /// These messages were not stored: their identifiers stand for nothing.
+    fn forget(&mut self, acks: &[AckDue]) {
+        for ack in acks.iter().filter(|ack| ack.qos == Qos::ExactlyOnce && !ack.repeated) {
+            self.session.inbound.received(ack.id, false);
+        }
+    }
+}
+
+/// What a client is told about a store that does not store.
+fn reason_of(error: &StoreError) -> ReasonCode {
+    match error {
+        StoreError::Full { .. } | StoreError::TooLarge { .. } => ReasonCode::QUOTA_EXCEEDED,
+        _ => ReasonCode::UNSPECIFIED_ERROR,
+    }
+}
+
+/// What is stored with every message of a client that has no properties of its own.
+pub(super) fn plain_properties(client: &ByteString, user: Option<&ByteString>) -> Bytes {
+    let properties = Properties { client: client.clone(), user: user.cloned(), ..Properties::default() };
+    // Both came out of a CONNECT, where their lengths fitted.
+    properties.encode().unwrap_or_default()
+}

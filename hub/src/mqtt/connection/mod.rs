@@ -1,0 +1,312 @@
+//! One client's connection: a task that lives on one network thread from the accepted socket to the end.
+//!
+//! It works in turns ([`Connection::turn`]): everything readable is read, every packet in it is handled and all its
+//! PUBLISHes go to the store as one batch; receipts that have resolved become acknowledgements; queues are
+//! read as far as there is room; then everything is written with one call. Only then does it wait.
+//!
+//! # Layout
+//! - `handshake`: CONNECT to CONNACK; taking a session over
+//! - `inbound`: packets from the client; batches and their receipts
+//! - `subscribe`: SUBSCRIBE, UNSUBSCRIBE
+//! - `delivery`: resending, retained messages, queues
+//! - `output`: what waits for the socket
+//! - `close`: why a connection ends, and what follows
+
+mod close;
+mod delivery;
+mod handshake;
+mod inbound;
+mod output;
+mod subscribe;
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use bytestring::ByteString;
+use futures_util::FutureExt;
+use tidemill_store::{Appended, NewRecord, StoreError, Watcher};
+use tokio::io::{Interest, Ready};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::{debug, error};
+
+use self::close::Close;
+use self::delivery::Delivery;
+use self::inbound::{AckDue, Pending};
+use self::output::Output;
+use super::codec::{Decoder, Packet, ReasonCode, Version};
+use super::registry::Mail;
+use super::session::Session;
+use super::shared::{Phase, Shared};
+use super::stats::Tally;
+
+/// Bytes read with one call.
+const READ_BYTES: usize = 16 << 10;
+/// Bytes read in one turn: then what was read gets its answers.
+const READ_BYTES_PER_TURN: usize = 256 << 10;
+/// Batches that may wait for their receipt; with more, the client is not read.
+const RECEIPTS_MAX: usize = 256;
+
+/// What a client accepts and was told.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// Largest packet it accepts.
+    packet_bytes_max: usize,
+    /// QoS 1 and 2 messages to it that may be in flight.
+    window_max: usize,
+    /// The Receive Maximum it was told; `None` in 3.1.1.
+    receive_maximum: Option<usize>,
+    /// Whether reason strings may come on any packet.
+    problem_information: bool,
+}
+
+/// See the module's text.
+struct Connection {
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    version: Version,
+    limits: Limits,
+    session: Session,
+    /// Whether the session has a document in the store.
+    durable: bool,
+    user: Option<ByteString>,
+    mail: Arc<Mail>,
+    phase: watch::Receiver<Phase>,
+    /// Closed after this long without a packet.
+    silence_max: Option<Duration>,
+    last_heard: Instant,
+
+    decoder: Decoder,
+    input: BytesMut,
+    /// Topics by alias less one; empty where there is none.
+    aliases: Vec<ByteString>,
+    /// Stored with every message that has no properties of its own.
+    plain_properties: Bytes,
+    /// Messages of this turn, and what is owed for them.
+    batch: Vec<NewRecord>,
+    batch_acks: Vec<AckDue>,
+    /// Batches on their way to the disk.
+    pending: VecDeque<Pending>,
+    /// Acknowledgements owed in `pending`.
+    pending_acks: usize,
+
+    /// Rung when a queue has something.
+    bell: Watcher,
+    delivery: Delivery,
+    output: Output,
+    tally: Tally,
+}
+
+/// What a connection waits for.
+enum Event {
+    /// Somebody else left a message.
+    Mail,
+    /// The broker lets its connections go.
+    Drain,
+    /// The socket.
+    Socket(io::Result<Ready>),
+    /// The first batch's receipt.
+    Stored(Result<Option<Appended>, StoreError>),
+    /// Queues have something: tokens of subscriptions.
+    Queues(Vec<u64>),
+    /// Nothing came for too long.
+    Silence,
+    /// Others have had their turn.
+    More,
+}
+
+/// Serves an accepted connection until it ends. Never fails: what goes wrong ends this connection only.
+pub(super) async fn serve(shared: Arc<Shared>, stream: std::net::TcpStream, peer: SocketAddr) {
+    let stream = match TcpStream::from_std(stream) {
+        Ok(stream) => stream,
+        Err(error) => {
+            debug!(%peer, %error, "a connection could not be used");
+            return;
+        }
+    };
+    let Some(mut connection) = handshake::accept(shared, stream, peer).await else { return };
+    let client = connection.session.client.clone();
+    let ran = AssertUnwindSafe(connection.run()).catch_unwind().await;
+    let close = ran.unwrap_or_else(|_| {
+        error!(%peer, client = &*client, "a connection failed with a panic; only it is closed");
+        Close::Refused { reason: ReasonCode::UNSPECIFIED_ERROR, what: "internal error" }
+    });
+    debug!(%peer, client = &*client, reason = %close, "connection closed");
+    connection.finish(close).await;
+}
+
+/// Waits for the first batch's receipt.
+async fn next_receipt(pending: &mut VecDeque<Pending>) -> Result<Option<Appended>, StoreError> {
+    match pending.front_mut() {
+        Some(Pending { receipt: Some(receipt), .. }) => Pin::new(receipt).await.map(Some),
+        Some(Pending { receipt: None, .. }) => Ok(None),
+        None => std::future::pending().await,
+    }
+}
+
+impl Connection {
+    /// Works until the connection is to end.
+    async fn run(&mut self) -> Close {
+        loop {
+            if let Err(close) = self.turn().await {
+                return close;
+            }
+        }
+    }
+
+    /// Whether the client may be read: it is not while it owes us the reading of its answers, or while we owe
+    /// it too many acknowledgements.
+    fn may_read(&self) -> bool {
+        self.output.len() < self.shared.options.out_buffer_bytes_max as usize
+            && self.pending.len() < RECEIPTS_MAX
+            && self.pending_acks < usize::from(self.shared.options.receive_maximum)
+    }
+
+    async fn turn(&mut self) -> Result<(), Close> {
+        self.settle()?;
+        // What was left in the buffer when reading stopped.
+        self.handle_input().await?;
+        self.deliver().await?;
+        self.flush()?;
+        self.shared.counters.add(&mut self.tally);
+        let ready = self.wait().await?;
+        if ready.is_readable() && self.may_read() {
+            self.read().await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until there is something to do; says what the socket is ready for.
+    async fn wait(&mut self) -> Result<Ready, Close> {
+        let more = self.has_room() && self.delivery.has_work();
+        let reading = self.may_read();
+        if !reading {
+            // Our own doing is no silence of the client's.
+            self.last_heard = Instant::now();
+        }
+        let interest = match (reading, self.output.is_empty()) {
+            (true, true) => Some(Interest::READABLE),
+            (true, false) => Some(Interest::READABLE | Interest::WRITABLE),
+            (false, false) => Some(Interest::WRITABLE),
+            (false, true) => None,
+        };
+        let deadline = self.silence_max.map(|silence| self.last_heard + silence);
+        let Self { stream, mail, phase, bell, pending, .. } = self;
+        let event = tokio::select! {
+            biased;
+            () = mail.bell.notified() => Event::Mail,
+            _ = phase.wait_for(|phase| *phase == Phase::Draining) => Event::Drain,
+            ready = stream.ready(interest.unwrap_or(Interest::READABLE)), if interest.is_some() => Event::Socket(ready),
+            stored = next_receipt(pending), if !pending.is_empty() => Event::Stored(stored),
+            tokens = bell.ready() => Event::Queues(tokens),
+            () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => Event::Silence,
+            () = tokio::task::yield_now(), if more => Event::More,
+        };
+        self.on_event(event)
+    }
+
+    /// Notes what happened; says what the socket is ready for.
+    fn on_event(&mut self, event: Event) -> Result<Ready, Close> {
+        match event {
+            Event::Socket(ready) => return ready.map_err(Close::Lost),
+            Event::Mail => {
+                if let Some(reply) = self.mail.taken_over() {
+                    return Err(Close::TakenOver(reply));
+                }
+                if self.mail.share_nudged() {
+                    self.delivery.wake_shared(&self.session);
+                }
+            }
+            Event::Drain => return Err(Close::ShuttingDown),
+            Event::Stored(stored) => self.acknowledge(stored)?,
+            Event::Queues(tokens) => self.delivery.wake(&tokens, &self.session),
+            Event::Silence => {
+                return Err(Close::Refused {
+                    reason: ReasonCode::KEEP_ALIVE_TIMEOUT,
+                    what: "nothing came for one and a half times the keep alive",
+                });
+            }
+            Event::More => {}
+        }
+        Ok(Ready::EMPTY)
+    }
+
+    /// Reads what is there, up to a turn's worth, and handles it.
+    async fn read(&mut self) -> Result<(), Close> {
+        let mut left = READ_BYTES_PER_TURN;
+        let mut ended = false;
+        while left > 0 && !ended && self.may_read() {
+            self.input.reserve(READ_BYTES);
+            match self.stream.try_read_buf(&mut self.input) {
+                Ok(0) => ended = true,
+                Ok(count) => {
+                    left = left.saturating_sub(count);
+                    self.tally.bytes_in += count as u64;
+                    self.handle_packets().await?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(Close::Lost(error)),
+            }
+        }
+        self.submit().await?;
+        if self.input.is_empty() {
+            // An idle connection has no buffer.
+            self.input = BytesMut::new();
+        }
+        if ended { Err(Close::Gone) } else { Ok(()) }
+    }
+
+    /// Handles what is in the buffer, now that it may be.
+    async fn handle_input(&mut self) -> Result<(), Close> {
+        if !self.input.is_empty() && self.may_read() {
+            self.handle_packets().await?;
+            self.submit().await?;
+        }
+        Ok(())
+    }
+
+    /// Handles the whole packets in the buffer, as long as the client may be read.
+    async fn handle_packets(&mut self) -> Result<(), Close> {
+        while self.pending_acks + self.batch_acks.len() < usize::from(self.shared.options.receive_maximum)
+            || self.version == Version::V5
+        {
+            match self.decoder.decode(&mut self.input) {
+                Ok(Some(packet)) => {
+                    self.last_heard = Instant::now();
+                    self.tally.packets_in += 1;
+                    self.handle(packet).await?;
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    debug!(client = &*self.session.client, %error, "a packet was refused");
+                    return Err(Close::Refused { reason: error.reason, what: error.what });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues a packet for the client.
+    fn send(&mut self, packet: &Packet) {
+        match self.output.packet(packet, self.version) {
+            Ok(()) => self.tally.packets_out += 1,
+            // Every packet sent through here is small and made of parts that were read from packets.
+            Err(error) => error!(client = &*self.session.client, %error, "a packet cannot be written"),
+        }
+    }
+
+    /// Writes what the socket takes.
+    fn flush(&mut self) -> Result<(), Close> {
+        if !self.output.is_empty() {
+            self.tally.bytes_out += self.output.write(&self.stream).map_err(Close::Lost)? as u64;
+        }
+        Ok(())
+    }
+}

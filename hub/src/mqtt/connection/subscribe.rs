@@ -1,0 +1,199 @@
+//! SUBSCRIBE and UNSUBSCRIBE: a subscription is a cursor at the end of its filter's queue.
+
+use bytestring::ByteString;
+use smallvec::SmallVec;
+use tidemill_store::{CursorPlace, Position, QueueId, StoreError};
+use tracing::warn;
+
+use super::super::codec::topic::{self, Requested};
+use super::super::codec::{
+    Packet, ReasonCode, RetainHandling, Suback, SubackProperties, Subscribe, SubscriptionId, TopicRequest,
+    Unsuback, Unsubscribe,
+};
+use super::super::session::{Cursor, Subscription, SubscriptionKey};
+use super::super::sessions;
+use super::{Close, Connection};
+
+/// What became of one filter of a SUBSCRIBE.
+enum Outcome {
+    /// It is subscribed to; whether it was not before.
+    Granted {
+        key: SubscriptionKey,
+        new: bool,
+        retain: RetainHandling,
+    },
+    Refused(ReasonCode),
+}
+
+impl Connection {
+    /// Makes the subscriptions, writes them down, answers, and only then sends retained messages.
+    pub(super) async fn subscribe(&mut self, subscribe: Subscribe) -> Result<(), Close> {
+        let id = subscribe.properties.subscription_id;
+        let mut outcomes: SmallVec<[Outcome; 1]> = SmallVec::new();
+        for request in &subscribe.filters {
+            let outcome = self.subscribe_one(request, id).await?;
+            outcomes.push(outcome);
+        }
+        let granted = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Granted { .. }));
+        if granted && let Err(error) = self.write_session().await {
+            warn!(client = &*self.session.client, %error, "a subscription cannot be written");
+            for outcome in &mut outcomes {
+                if let Outcome::Granted { key, new: true, .. } = *outcome {
+                    self.drop_subscription(key).await;
+                }
+                *outcome = Outcome::Refused(ReasonCode::UNSPECIFIED_ERROR);
+            }
+        }
+        let reasons = outcomes.iter().map(|outcome| match outcome {
+            Outcome::Granted { key, .. } => {
+                let qos = self.session.subscriptions.get(*key).map(|granted| granted.options.qos);
+                ReasonCode(qos.unwrap_or_default().bits())
+            }
+            Outcome::Refused(reason) => {
+                self.shared.counters.refuse(*reason);
+                *reason
+            }
+        });
+        let properties = SubackProperties::default();
+        let suback = Suback { id: subscribe.id, properties, reasons: reasons.collect() };
+        self.send(&Packet::Suback(suback));
+        for outcome in outcomes {
+            if let Outcome::Granted { key, new, retain } = outcome {
+                self.subscribed(key, new, retain);
+            }
+        }
+        Ok(())
+    }
+
+    async fn subscribe_one(
+        &mut self,
+        request: &TopicRequest,
+        id: Option<SubscriptionId>,
+    ) -> Result<Outcome, Close> {
+        let options = request.options;
+        let Some(requested) = Requested::parse(&request.filter) else {
+            return Ok(Outcome::Refused(ReasonCode::TOPIC_FILTER_INVALID));
+        };
+        if topic::levels(requested.filter) > self.shared.options.topic_levels_max {
+            return Ok(Outcome::Refused(ReasonCode::TOPIC_FILTER_INVALID));
+        }
+        if requested.group.is_some() && options.no_local {
+            return Err(Close::Refused {
+                reason: ReasonCode::PROTOCOL_ERROR,
+                what: "No Local on a shared subscription [MQTT-3.8.3-4]",
+            });
+        }
+        let retain = match requested.group {
+            // Retained messages are not sent to shared subscriptions (4.8.2).
+            Some(_) => RetainHandling::Never,
+            None => options.retain_handling,
+        };
+        // The same filter again changes how it is delivered and not where it stands (3.8.4).
+        if let Some(key) = self.session.subscriptions.find(&request.filter)
+            && let Some(subscription) = self.session.subscriptions.get_mut(key)
+        {
+            subscription.options = options;
+            subscription.id = id;
+            return Ok(Outcome::Granted { key, new: false, retain });
+        }
+        if self.session.subscriptions.len() >= self.shared.options.subscriptions_per_session_max {
+            return Ok(Outcome::Refused(ReasonCode::QUOTA_EXCEEDED));
+        }
+        let opened = self.open_queue(&requested).await;
+        let (queue, place) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                warn!(client = &*self.session.client, filter = &*request.filter, %error, "cannot subscribe");
+                return Ok(Outcome::Refused(ReasonCode::UNSPECIFIED_ERROR));
+            }
+        };
+        // A copy: a slice would keep the read buffer for as long as the subscription.
+        let name = ByteString::from(&*request.filter);
+        let Some(subscription) = Subscription::new(name, options, id, queue, Cursor::at(place)) else {
+            return Ok(Outcome::Refused(ReasonCode::TOPIC_FILTER_INVALID));
+        };
+        let key = self.session.subscriptions.insert(subscription);
+        Ok(Outcome::Granted { key, new: true, retain })
+    }
+
+    /// Opens the queue of a filter; the place is its end.
+    async fn open_queue(&self, requested: &Requested<'_>) -> Result<(QueueId, CursorPlace), StoreError> {
+        let store = &self.shared.store;
+        let Some(group) = requested.group else {
+            return sessions::open_queue(store, &self.session.client, requested.filter, self.durable).await;
+        };
+        let info = store.open_filter(requested.filter).await?;
+        if let Err(error) = self.shared.groups.enlist(store, group, &info, true).await {
+            sessions::release(store, info.id).await;
+            return Err(error);
+        }
+        Ok((info.id, CursorPlace { offset: info.end, position: Position::ZERO }))
+    }
+
+    /// Starts delivery of a subscription that stands.
+    fn subscribed(&mut self, key: SubscriptionKey, new: bool, retain: RetainHandling) {
+        if new {
+            self.start(key);
+        }
+        let send = match retain {
+            RetainHandling::Always => true,
+            RetainHandling::New => new,
+            RetainHandling::Never => false,
+        };
+        if send {
+            // What is stored from here on comes from the queue.
+            self.delivery.replay(key, self.shared.store.end());
+        }
+    }
+
+    async fn write_session(&self) -> Result<(), StoreError> {
+        if self.durable {
+            sessions::save(&self.shared.store, &self.session).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes a subscription away, wherever it is known.
+    async fn drop_subscription(&mut self, key: SubscriptionKey) {
+        if let Some(gone) = self.forget_subscription(key) {
+            sessions::end_subscription(&self.shared, &self.session.client, &gone, self.durable).await;
+        }
+    }
+
+    /// Takes a subscription out of the session and stops its delivery.
+    fn forget_subscription(&mut self, key: SubscriptionKey) -> Option<Subscription> {
+        self.stop(key);
+        self.session.unsubscribe(key)
+    }
+
+    /// Writes the session without the subscriptions, answers, and then lets their queues go.
+    pub(super) async fn unsubscribe(&mut self, unsubscribe: Unsubscribe) -> Result<(), Close> {
+        let mut gone = Vec::new();
+        let mut reasons = SmallVec::new();
+        for filter in &unsubscribe.filters {
+            reasons.push(match self.session.subscriptions.find(filter) {
+                Some(key) => {
+                    gone.extend(self.forget_subscription(key));
+                    ReasonCode::SUCCESS
+                }
+                None if Requested::parse(filter).is_none() => ReasonCode::TOPIC_FILTER_INVALID,
+                None => ReasonCode::NO_SUBSCRIPTION_EXISTED,
+            });
+        }
+        if !gone.is_empty()
+            && let Err(error) = self.write_session().await
+        {
+            warn!(client = &*self.session.client, %error, "an unsubscription cannot be written");
+            return Err(Close::Refused {
+                reason: ReasonCode::UNSPECIFIED_ERROR,
+                what: "the session cannot be written",
+            });
+        }
+        for subscription in &gone {
+            sessions::end_subscription(&self.shared, &self.session.client, subscription, self.durable).await;
+        }
+        let properties = SubackProperties::default();
+        self.send(&Packet::Unsuback(Unsuback { id: unsubscribe.id, properties, reasons }));
+        Ok(())
+    }
+}

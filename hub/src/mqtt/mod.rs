@@ -1,0 +1,149 @@
+//! The MQTT broker: 3.1.1 and 5.0 over TCP, on top of the store.
+//!
+//! A PUBLISH becomes a record, and is acknowledged when the store's receipt says it is durable. A subscription
+//! is a cursor over the queue of its filter: a connection pulls from it as fast as its client takes, and a session
+//! without a connection is nothing but a document, its cursors and an entry in the registry.
+//!
+//! # Layout
+//! - [`codec`]: packets, without I/O
+//! - [`session`]: protocol state, without I/O
+//! - [`Options`]: what can be set
+//! - `listener`: network threads, accepting
+//! - `connection`: one client: handshake, packets, delivery, end
+//! - `registry`: which client has a session, and who has the session
+//! - `sessions`: sessions in the store: opened, written, ended; wills and expiry when they are due
+//! - `share`: shared subscriptions
+//! - `recovery`: sessions take their queues again before a listener opens
+//! - `shared`, `stats`: what connections have in common; what is counted
+
+pub mod codec;
+mod connection;
+mod listener;
+mod options;
+mod recovery;
+mod registry;
+pub mod session;
+mod sessions;
+mod share;
+mod shared;
+mod stats;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidemill_store::{Store, StoreError};
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+pub use options::Options;
+pub use stats::BrokerStats;
+
+use listener::Threads;
+use shared::{Phase, Shared};
+
+/// How often [`Broker::stop`] looks whether the connections are gone.
+const STOP_POLL: Duration = Duration::from_millis(5);
+
+/// Why a broker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An option that cannot be.
+    #[error("{0}")]
+    Options(String),
+    /// Sessions could not be recovered.
+    #[error("recovering sessions: {0}")]
+    Store(#[from] StoreError),
+    /// A network thread could not be started.
+    #[error("starting network threads: {0}")]
+    Threads(std::io::Error),
+    /// An address could not be listened on.
+    #[error("cannot listen on {address}: {error}; choose another address with --mqtt or `mqtt.listen`")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        error: std::io::Error,
+    },
+}
+
+/// A running broker. Dropping it ends its threads and leaves connections where they are; [`Broker::stop`] ends
+/// it in order.
+pub struct Broker {
+    shared: Arc<Shared>,
+    threads: Arc<Threads>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Broker {
+    /// Recovers the sessions, lets the store delete queues nobody wants any more, and opens the listeners.
+    ///
+    /// # Errors
+    /// An option cannot be, the store fails, or an address cannot be listened on. Nothing is left running.
+    pub async fn start(options: Options, store: Store) -> Result<Broker, StartError> {
+        options.check().map_err(StartError::Options)?;
+        let mut listeners = Vec::new();
+        for address in &options.listen {
+            let failed = |error| StartError::Listen { address: *address, error };
+            // Bound first, so that a taken address is known at once; accepting begins last.
+            let listener = listener::bind(*address).map_err(failed)?;
+            let bound = listener.local_addr().map_err(failed)?;
+            listeners.push((listener, bound));
+        }
+        let threads = Arc::new(Threads::start(options.thread_count()).map_err(StartError::Threads)?);
+        let shared = Shared::new(options, store);
+        let addresses = listeners.iter().map(|(_, address)| *address).collect();
+        let broker = Broker { shared, threads, addresses };
+        let Broker { shared, threads, .. } = &broker;
+        recovery::recover(shared).await?;
+        if let Some(runtime) = threads.next() {
+            runtime.spawn(sessions::watch_due(Arc::clone(shared)));
+        }
+        for (listener, address) in listeners {
+            if let Some(runtime) = threads.next() {
+                runtime.spawn(listener::accept(listener, Arc::clone(shared), Arc::clone(threads)));
+                info!(%address, "MQTT listening");
+            }
+        }
+        Ok(broker)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// What it has counted, and what there is now.
+    #[must_use]
+    pub fn stats(&self) -> BrokerStats {
+        self.shared.counters.stats(self.shared.registry.len())
+    }
+
+    /// Takes no more connections, and lets those there are go: what they sent is acknowledged, MQTT 5 clients are told
+    /// why (0x8B), sessions are written down.
+    pub fn drain(&self) {
+        self.shared.phase.send_replace(Phase::Draining);
+    }
+
+    /// [`Broker::drain`], then waits until all connections are gone, at most `patience`, and ends the threads.
+    pub async fn stop(&self, patience: Duration) {
+        self.drain();
+        let deadline = Instant::now() + patience;
+        while self.shared.counters.connections() > 0 && Instant::now() < deadline {
+            tokio::time::sleep(STOP_POLL).await;
+        }
+        let left = self.shared.counters.connections();
+        if left > 0 {
+            warn!(connections = left, "connections did not end in time; they are cut");
+        }
+        self.threads.stop().await;
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        // The threads' own tasks hold them, so that they would not go by themselves.
+        self.threads.cancel();
+    }
+}

@@ -1,0 +1,171 @@
+//! [`Options`]: the keys of `mqtt:` in the configuration.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use serde::Deserialize;
+use tidemill_rules::units;
+
+use super::session::NEVER;
+
+/// Everything about the broker that can be set. Sizes are written `1MiB`, durations `10s`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// Where to listen. Default: 127.0.0.1:1883. Port 0 takes any free one.
+    pub listen: Vec<SocketAddr>,
+    /// Whether to listen beyond loopback although nobody has to say who they are. Default: no.
+    pub allow_anonymous: bool,
+    /// Network threads; a connection stays on one. 0, the default, is one for each core.
+    pub threads: usize,
+    /// Connections at a time; one more is closed at once. Default: 100,000.
+    pub connections_max: usize,
+    /// Time from accepting a connection to its whole CONNECT; then it is closed. Default: 10 s.
+    #[serde(deserialize_with = "units::duration")]
+    pub connect_timeout: Duration,
+    /// Longest keep alive. A client that asks for more, or for none, is told this one in MQTT 5 and closed after one
+    /// and a half times it; in 3.1.1, which cannot be told, its own word holds. Default: 0, which is no limit.
+    #[serde(deserialize_with = "units::duration")]
+    pub keep_alive_max: Duration,
+    /// Largest packet from a client, its fixed header included, in bytes; over it the connection is closed with
+    /// reason 0x95. Default: 1 MiB + 128 KiB.
+    #[serde(deserialize_with = "units::size")]
+    pub packet_bytes_max: u64,
+    /// Largest payload from a client, in bytes; over it QoS 1 and 2 are refused with reason 0x97, QoS 0 closes with 0x95,
+    /// 3.1.1 closes. Default: 1 MiB.
+    #[serde(deserialize_with = "units::size")]
+    pub payload_bytes_max: u64,
+    /// Most levels of a topic or filter; over it reason 0x90 or 0x8F. Default: 128.
+    pub topic_levels_max: usize,
+    /// Most subscriptions of a session; one more is refused with reason 0x97. Default: 1,000.
+    pub subscriptions_per_session_max: usize,
+    /// Longest time a session lives on after its connection. A client that asks for more gets this; 3.1.1
+    /// sessions that are not clean get it too. Default: 0, which is for ever.
+    #[serde(deserialize_with = "units::duration")]
+    pub session_expiry_max: Duration,
+    /// QoS 1 and 2 messages from one client that may wait for their acknowledgement (Receive Maximum). MQTT 5 clients
+    /// over it are closed with reason 0x93, 3.1.1 clients are not read. Default: 1,024.
+    pub receive_maximum: u16,
+    /// QoS 1 and 2 messages to one client that may wait for its acknowledgement, if the client does not set a lower
+    /// number; the rest waits in the log. Default: 1,024.
+    pub inflight_max: u16,
+    /// Bytes to one client that may wait for its socket; over it, it gets no more and is not read. One
+    /// message always fits. Default: 256 KiB.
+    #[serde(deserialize_with = "units::size")]
+    pub out_buffer_bytes_max: u64,
+    /// Highest topic alias a client may use; 0 is none. Default: 64.
+    pub topic_alias_max: u16,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 1883))],
+            allow_anonymous: false,
+            threads: 0,
+            connections_max: 100_000,
+            connect_timeout: Duration::from_secs(10),
+            keep_alive_max: Duration::ZERO,
+            packet_bytes_max: (1 << 20) + (128 << 10),
+            payload_bytes_max: 1 << 20,
+            topic_levels_max: 128,
+            subscriptions_per_session_max: 1_000,
+            session_expiry_max: Duration::ZERO,
+            receive_maximum: 1_024,
+            inflight_max: 1_024,
+            out_buffer_bytes_max: 256 << 10,
+            topic_alias_max: 64,
+        }
+    }
+}
+
+impl Options {
+    /// Network threads to start.
+    pub(super) fn thread_count(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        }
+    }
+
+    /// The longest session expiry, in seconds.
+    pub(super) fn session_expiry_max_s(&self) -> u32 {
+        match u32::try_from(self.session_expiry_max.as_secs()) {
+            Ok(0) | Err(_) => NEVER,
+            Ok(seconds) => seconds,
+        }
+    }
+
+    /// The keep alive to use in place of the one a client asks for, in seconds; `None` if that one will do.
+    pub(super) fn keep_alive_instead_s(&self, asked_s: u16) -> Option<u16> {
+        let max = match self.keep_alive_max.as_secs() {
+            0 => return None,
+            seconds => u16::try_from(seconds).unwrap_or(u16::MAX),
+        };
+        (asked_s == 0 || asked_s > max).then_some(max)
+    }
+
+    /// Says what cannot be, with the key and the value.
+    pub(super) fn check(&self) -> Result<(), String> {
+        if self.listen.is_empty() {
+            return Err("`listen` is empty; name at least one address".to_owned());
+        }
+        for (key, zero) in [
+            ("connections_max", self.connections_max == 0),
+            ("receive_maximum", self.receive_maximum == 0),
+            ("inflight_max", self.inflight_max == 0),
+            ("topic_levels_max", self.topic_levels_max == 0),
+            ("out_buffer_bytes_max", self.out_buffer_bytes_max == 0),
+            ("connect_timeout", self.connect_timeout.is_zero()),
+        ] {
+            if zero {
+                return Err(format!("`{key}` is 0, which lets nothing through"));
+            }
+        }
+        if self.packet_bytes_max <= self.payload_bytes_max {
+            return Err(format!(
+                "`packet_bytes_max` ({}) must be more than `payload_bytes_max` ({}): a packet also has a topic",
+                self.packet_bytes_max, self.payload_bytes_max
+            ));
+        }
+        if u32::try_from(self.packet_bytes_max).is_err() {
+            return Err(format!("`packet_bytes_max` ({}) is over 4 GiB", self.packet_bytes_max));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_hold_together() {
+        assert_eq!(Options::default().check(), Ok(()));
+        assert_eq!(Options::default().session_expiry_max_s(), NEVER);
+        assert!(Options::default().thread_count() > 0);
+        let bad = Options { packet_bytes_max: 10, payload_bytes_max: 10, ..Options::default() };
+        assert!(bad.check().unwrap_err().contains("packet_bytes_max"));
+        assert!(
+            Options { inflight_max: 0, ..Options::default() }.check().unwrap_err().contains("inflight_max")
+        );
+    }
+
+    #[test]
+    fn keep_alive_is_replaced_only_over_the_limit() {
+        assert_eq!(Options::default().keep_alive_instead_s(0), None);
+        let limited = Options { keep_alive_max: Duration::from_secs(60), ..Options::default() };
+        assert_eq!(limited.keep_alive_instead_s(60), None);
+        assert_eq!(limited.keep_alive_instead_s(61), Some(60));
+        assert_eq!(limited.keep_alive_instead_s(0), Some(60));
+    }
+
+    #[test]
+    fn keys_are_written_with_units_and_checked() {
+        let options: Options =
+            serde_json::from_str(r#"{"payload_bytes_max": "64KiB", "connect_timeout": "3s"}"#).unwrap();
+        assert_eq!((options.payload_bytes_max, options.connect_timeout), (65_536, Duration::from_secs(3)));
+        let error = serde_json::from_str::<Options>(r#"{"payload_max": "1MiB"}"#).unwrap_err();
+        assert!(error.to_string().contains("payload_max"), "{error}");
+    }
+}

@@ -1,0 +1,191 @@
+//! [`Cursor`]: how far a queue was read, and how far it is done.
+
+use std::collections::VecDeque;
+
+use tidemill_store::{CursorPlace, Position};
+
+/// A subscription's place in its queue.
+///
+/// Offsets below `next` were read. Those in `open` are on their way to the client; every other one is
+/// done: acknowledged, sent with QoS 0, expired, too large. So the place that is kept durably
+/// is the first open offset, and what was acknowledged out of order costs nothing to remember.
+#[derive(Clone, Debug)]
+pub struct Cursor {
+    /// Where to read on.
+    next: u64,
+    /// Position of the record last read: everything up to it is read.
+    last: Position,
+    open: VecDeque<Open>,
+    /// Whether the durable place is behind this one.
+    moved: bool,
+}
+
+/// A message on its way.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    offset: u64,
+    /// Position of the record read before it: when this is the first open one, all up to there is done.
+    before: Position,
+    done: bool,
+}
+
+impl Cursor {
+    /// A cursor whose consumer has done everything before `place`.
+    #[must_use]
+    pub fn at(place: CursorPlace) -> Self {
+        Cursor { next: place.offset, last: place.position, open: VecDeque::new(), moved: false }
+    }
+
+    /// Puts back what a session document says: everything before `next` was read, and `open` is on its way.
+    /// What the durable place has passed since is left out; the offsets that are still open are returned.
+    pub fn restore(&mut self, next: u64, open: &[u64]) -> Vec<u64> {
+        let done = self.next;
+        let mut still_open: Vec<u64> =
+            open.iter().copied().filter(|offset| (done..next).contains(offset)).collect();
+        still_open.sort_unstable();
+        still_open.dedup();
+        let before = self.last;
+        self.open = still_open.iter().map(|offset| Open { offset: *offset, before, done: false }).collect();
+        self.next = next.max(done);
+        still_open
+    }
+
+    /// Where to read on.
+    #[must_use]
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// The record at `offset` was read and is on its way.
+    pub fn take(&mut self, offset: u64, position: Position) {
+        self.open.push_back(Open { offset, before: self.last, done: false });
+        self.moved |= self.open.len() == 1;
+        self.next = offset + 1;
+        self.last = position;
+    }
+
+    /// The record at `offset` was read and needs nothing further.
+    pub fn pass(&mut self, offset: u64, position: Position) {
+        self.next = offset + 1;
+        self.last = position;
+        self.moved |= self.open.is_empty();
+    }
+
+    /// The queue has nothing before `offset`: retention took it.
+    pub fn skip_to(&mut self, offset: u64) {
+        if offset > self.next {
+            self.next = offset;
+            self.moved |= self.open.is_empty();
+        }
+    }
+
+    /// The delivery of `offset` has ended. Does nothing if it is not on its way.
+    pub fn done(&mut self, offset: u64) {
+        let Ok(index) = self.open.binary_search_by_key(&offset, |open| open.offset) else { return };
+        if let Some(open) = self.open.get_mut(index) {
+            open.done = true;
+        }
+        while self.open.front().is_some_and(|open| open.done) {
+            self.open.pop_front();
+            self.moved = true;
+        }
+    }
+
+    /// The place to keep durably: nothing at or after it is done in full.
+    #[must_use]
+    pub fn place(&self) -> CursorPlace {
+        match self.open.front() {
+            Some(first) => CursorPlace { offset: first.offset, position: first.before },
+            None => CursorPlace { offset: self.next, position: self.last },
+        }
+    }
+
+    /// The place, if it has moved since this was last asked.
+    pub fn take_moved(&mut self) -> Option<CursorPlace> {
+        std::mem::take(&mut self.moved).then(|| self.place())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn position(offset: u64) -> Position {
+        Position::from_u64(offset * 100)
+    }
+
+    fn start(offset: u64) -> Cursor {
+        Cursor::at(CursorPlace { offset, position: position(offset - 1) })
+    }
+
+    #[test]
+    fn the_place_stays_at_the_first_open_offset() {
+        let mut cursor = start(10);
+        cursor.take(10, position(10));
+        cursor.pass(11, position(11));
+        cursor.take(12, position(12));
+        cursor.done(12);
+        assert_eq!(cursor.place(), CursorPlace { offset: 10, position: position(9) });
+        cursor.done(10);
+        assert_eq!(cursor.place(), CursorPlace { offset: 13, position: position(12) });
+        assert!(cursor.take_moved().is_some() && cursor.take_moved().is_none());
+        cursor.done(10);
+        assert_eq!(cursor.take_moved(), None, "done twice moves nothing");
+    }
+
+    #[test]
+    fn passing_behind_an_open_offset_moves_nothing() {
+        let mut cursor = start(1);
+        cursor.take(1, position(1));
+        cursor.take_moved();
+        cursor.pass(2, position(2));
+        assert_eq!(cursor.take_moved(), None);
+        cursor.skip_to(9);
+        assert_eq!((cursor.next(), cursor.place().offset), (9, 1));
+        cursor.done(1);
+        assert_eq!(cursor.place().offset, 9);
+    }
+
+    #[test]
+    fn a_document_older_than_the_durable_place_does_not_bring_done_messages_back() {
+        let mut cursor = start(15);
+        assert_eq!(cursor.restore(13, &[10, 12]), Vec::<u64>::new());
+        assert_eq!(cursor.next(), 15);
+        let mut cursor = start(15);
+        assert_eq!(cursor.restore(20, &[18, 12, 16]), vec![16, 18]);
+        assert_eq!((cursor.next(), cursor.place().offset), (20, 16));
+    }
+
+    proptest! {
+        /// Against a model that remembers every offset.
+        #[test]
+        fn like_a_set_of_offsets(steps in proptest::collection::vec((0..3_u8, 0..40_u64), 1..200)) {
+            let mut cursor = start(1);
+            let (mut end, mut open) = (1_u64, std::collections::BTreeSet::new());
+            for (step, argument) in steps {
+                let before = cursor.place();
+                match step {
+                    0 => {
+                        cursor.take(end, position(end));
+                        open.insert(end);
+                        end += 1;
+                    }
+                    1 => {
+                        cursor.pass(end, position(end));
+                        end += 1;
+                    }
+                    _ => {
+                        cursor.done(argument);
+                        open.remove(&argument);
+                    }
+                }
+                let offset = open.first().copied().unwrap_or(end);
+                prop_assert_eq!(cursor.place(), CursorPlace { offset, position: position(offset - 1) });
+                prop_assert_eq!(cursor.next(), end);
+                prop_assert!(cursor.place().offset == before.offset || cursor.take_moved().is_some());
+            }
+        }
+    }
+}

@@ -1,0 +1,471 @@
+//! A session as bytes: the document that the store keeps under the client identifier.
+//!
+//! ```text
+//! u8   version of this layout: 1
+//! u8   flags: bit 0 there is a will, bit 1 the session is offline
+//! u32  session expiry interval, seconds
+//! [u64 offline since, milliseconds since the Unix epoch]
+//! u32  subscriptions, each: u16 + bytes filter as requested; u8 options; u32 identifier (0: none);
+//!      u64 queue; u64 offset to read on at
+//! u16  QoS 2 messages from the client that were not released, each: u16 packet identifier
+//! u16  messages to the client in flight, in the order sent, each: u16 packet identifier;
+//!      u8 step (0 PUBACK, 1 PUBREC, 2 PUBCOMP), bit 6 from a queue, bit 7 retain flag;
+//!      u64 position; u32 size; [u32 which subscription; u64 offset]
+//! [will: u8 QoS, bit 2 retain; u16 + bytes topic; u16 + bytes user name (empty: none);
+//!      u32 + bytes payload; u32 + bytes properties as on the wire]
+//! ```
+//!
+//! The smallest and most often looked at comes first: recovery reads up to the subscriptions of every session.
+//! Where a cursor durably stands is not here but in the store, which moves it without writing documents.
+//! The document may therefore be older than the cursor; what the cursor has passed is then left out.
+
+use std::collections::HashSet;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytestring::ByteString;
+use tidemill_store::{CursorPlace, Pointer, Position, QueueId};
+
+use super::super::codec::{
+    LastWill, PacketId, Qos, Reader, SubscriptionId, SubscriptionOptions, WillProperties,
+};
+use super::{Cursor, InFlight, Session, Source, Step, Subscription, SubscriptionKey, Will};
+
+/// The version this program writes, and the only one it reads.
+const VERSION: u8 = 1;
+const HAS_WILL: u8 = 1 << 0;
+const IS_OFFLINE: u8 = 1 << 1;
+const FROM_QUEUE: u8 = 1 << 6;
+const RETAIN: u8 = 1 << 7;
+
+/// Why a session's document cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DocumentError {
+    /// A version of the layout that this program does not know.
+    #[error("the session document has layout version {0}, and this program reads version 1")]
+    Version(u8),
+    /// The bytes end too early or are not what they should be.
+    #[error("the session document is damaged: {0}")]
+    Damaged(&'static str),
+}
+
+/// A session as it is written down: all but where its cursors stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stored {
+    pub(crate) expiry_s: u32,
+    pub(crate) offline_since_ms: Option<i64>,
+    pub(crate) will: Option<Will>,
+    pub(crate) subscriptions: Vec<StoredSubscription>,
+    unreleased: Vec<PacketId>,
+    in_flight: Vec<StoredInFlight>,
+}
+
+/// A subscription as it is written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StoredSubscription {
+    pub(crate) requested: ByteString,
+    pub(crate) options: SubscriptionOptions,
+    pub(crate) id: Option<SubscriptionId>,
+    pub(crate) queue: QueueId,
+    pub(crate) next: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct StoredInFlight {
+    id: PacketId,
+    step: Step,
+    retain: bool,
+    pointer: Pointer,
+    /// Index of the subscription, and the offset in its queue.
+    from: Option<(u32, u64)>,
+}
+
+impl Stored {
+    /// What is to be written of a session.
+    pub(crate) fn of(session: &Session) -> Stored {
+        let keys: Vec<SubscriptionKey> = session.subscriptions.iter().map(|(key, _)| key).collect();
+        let index = |key: SubscriptionKey| keys.iter().position(|k| *k == key).map(|index| index as u32);
+        let stored_in_flight = |(id, sent): (PacketId, InFlight)| StoredInFlight {
+            id,
+            step: sent.step,
+            retain: sent.retain,
+            pointer: sent.pointer,
+            from: match sent.source {
+                Source::Queue { subscription, offset } => index(subscription).map(|index| (index, offset)),
+                Source::Alone => None,
+            },
+        };
+        let stored_subscription = |(_, subscription): (SubscriptionKey, &Subscription)| StoredSubscription {
+            requested: subscription.requested.clone(),
+            options: subscription.options,
+            id: subscription.id,
+            queue: subscription.queue,
+            next: subscription.cursor.next(),
+        };
+        Stored {
+            expiry_s: session.expiry_s,
+            offline_since_ms: session.offline_since_ms,
+            will: session.will.clone(),
+            subscriptions: session.subscriptions.iter().map(stored_subscription).collect(),
+            unreleased: session.inbound.unreleased().collect(),
+            in_flight: session.window.in_order().into_iter().map(stored_in_flight).collect(),
+        }
+    }
+
+    /// The session again, given where the cursor of each subscription stands.
+    pub(crate) fn into_session(
+        self,
+        client: ByteString,
+        places: &[CursorPlace],
+    ) -> Result<Session, DocumentError> {
+        let mut session = Session::new(client, self.expiry_s);
+        session.offline_since_ms = self.offline_since_ms;
+        session.will = self.will;
+        // Which offsets each subscription still has open, and its key.
+        let mut keys = Vec::with_capacity(self.subscriptions.len());
+        for (index, stored) in self.subscriptions.into_iter().enumerate() {
+            let of_this = self.in_flight.iter().filter_map(|sent| sent.from);
+            let sent: Vec<u64> =
+                of_this.filter(|(from, _)| *from as usize == index).map(|(_, offset)| offset).collect();
+            let place = places.get(index).copied();
+            let place = place.unwrap_or(CursorPlace { offset: stored.next, position: Position::ZERO });
+            let mut cursor = Cursor::at(place);
+            let open: HashSet<u64> = cursor.restore(stored.next, &sent).into_iter().collect();
+            let subscription =
+                Subscription::new(stored.requested, stored.options, stored.id, stored.queue, cursor)
+                    .ok_or(DocumentError::Damaged("a subscription has a bad filter"))?;
+            let open = (!subscription.is_shared()).then_some(open);
+            keys.push((session.subscriptions.insert(subscription), open));
+        }
+        for sent in self.in_flight {
+            let source = match sent.from {
+                None => Source::Alone,
+                Some((index, offset)) => {
+                    let (key, open) = keys
+                        .get(index as usize)
+                        .ok_or(DocumentError::Damaged("a message in flight has no subscription"))?;
+                    // What a cursor has passed is done. (A shared subscription's place is its group's.)
+                    if open.as_ref().is_some_and(|open| !open.contains(&offset)) {
+                        continue;
+                    }
+                    Source::Queue { subscription: *key, offset }
+                }
+            };
+            if !session.window.restore(sent.id, source, sent.pointer, sent.step, sent.retain) {
+                return Err(DocumentError::Damaged("a packet identifier stands for two messages"));
+            }
+        }
+        for id in self.unreleased {
+            session.inbound.restore(id);
+        }
+        Ok(session)
+    }
+
+    /// Writes the layout.
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(64 + 64 * self.subscriptions.len() + 32 * self.in_flight.len());
+        out.put_u8(VERSION);
+        let mut flags = 0;
+        flags |= if self.will.is_some() { HAS_WILL } else { 0 };
+        flags |= if self.offline_since_ms.is_some() { IS_OFFLINE } else { 0 };
+        out.put_u8(flags);
+        out.put_u32(self.expiry_s);
+        if let Some(since_ms) = self.offline_since_ms {
+            out.put_i64(since_ms);
+        }
+        out.put_u32(self.subscriptions.len() as u32);
+        for subscription in &self.subscriptions {
+            put_text(&mut out, &subscription.requested);
+            out.put_u8(subscription.options.bits());
+            out.put_u32(subscription.id.map_or(0, SubscriptionId::get));
+            out.put_u64(subscription.queue.0);
+            out.put_u64(subscription.next);
+        }
+        out.put_u16(self.unreleased.len() as u16);
+        for id in &self.unreleased {
+            out.put_u16(id.get());
+        }
+        out.put_u16(self.in_flight.len() as u16);
+        for sent in &self.in_flight {
+            out.put_u16(sent.id.get());
+            let step = match sent.step {
+                Step::Puback => 0,
+                Step::Pubrec => 1,
+                Step::Pubcomp => 2,
+            };
+            let from = if sent.from.is_some() { FROM_QUEUE } else { 0 };
+            out.put_u8(step | from | if sent.retain { RETAIN } else { 0 });
+            out.put_u64(sent.pointer.position.to_u64());
+            out.put_u32(sent.pointer.size);
+            if let Some((index, offset)) = sent.from {
+                out.put_u32(index);
+                out.put_u64(offset);
+            }
+        }
+        if let Some(Will { last_will, user }) = &self.will {
+            out.put_u8(last_will.qos.bits() | (u8::from(last_will.retain) << 2));
+            put_text(&mut out, &last_will.topic);
+            put_text(&mut out, user.as_deref().unwrap_or_default());
+            out.put_u32(last_will.payload.len() as u32);
+            out.put_slice(&last_will.payload);
+            let mut properties = BytesMut::new();
+            // Every field came out of a packet, so that each fits its length again.
+            let written = last_will.properties.put_wire(&mut properties);
+            debug_assert!(written.is_ok());
+            out.put_u32(properties.len() as u32);
+            out.put_slice(&properties);
+        }
+        out.freeze()
+    }
+
+    /// Reads the layout.
+    pub(crate) fn decode(bytes: Bytes) -> Result<Stored, DocumentError> {
+        let mut cut = Cut(bytes);
+        let version = cut.u8()?;
+        if version != VERSION {
+            return Err(DocumentError::Version(version));
+        }
+        let flags = cut.u8()?;
+        if flags & !(HAS_WILL | IS_OFFLINE) != 0 {
+            return Err(DocumentError::Damaged("unknown flags"));
+        }
+        let expiry_s = cut.u32()?;
+        let offline_since_ms = if flags & IS_OFFLINE != 0 { Some(cut.u64()? as i64) } else { None };
+        let subscriptions = (0..cut.u32()?).map(|_| cut.subscription()).collect::<Result<_, _>>()?;
+        let unreleased = (0..cut.u16()?).map(|_| cut.packet_id()).collect::<Result<_, _>>()?;
+        let in_flight = (0..cut.u16()?).map(|_| cut.in_flight()).collect::<Result<_, _>>()?;
+        let will = if flags & HAS_WILL != 0 { Some(cut.will()?) } else { None };
+        if !cut.0.is_empty() {
+            return Err(DocumentError::Damaged("there are bytes after its end"));
+        }
+        Ok(Stored { expiry_s, offline_since_ms, will, subscriptions, unreleased, in_flight })
+    }
+}
+
+fn put_text(out: &mut BytesMut, text: &str) {
+    debug_assert!(u16::try_from(text.len()).is_ok(), "it came out of a packet");
+    out.put_u16(text.len() as u16);
+    out.put_slice(text.as_bytes());
+}
+
+/// Takes fields from the front of a document.
+struct Cut(Bytes);
+
+const SHORT: DocumentError = DocumentError::Damaged("it ends too early");
+
+impl Cut {
+    fn u8(&mut self) -> Result<u8, DocumentError> {
+        self.0.try_get_u8().map_err(|_| SHORT)
+    }
+
+    fn u16(&mut self) -> Result<u16, DocumentError> {
+        self.0.try_get_u16().map_err(|_| SHORT)
+    }
+
+    fn u32(&mut self) -> Result<u32, DocumentError> {
+        self.0.try_get_u32().map_err(|_| SHORT)
+    }
+
+    fn u64(&mut self) -> Result<u64, DocumentError> {
+        self.0.try_get_u64().map_err(|_| SHORT)
+    }
+
+    fn bytes(&mut self, length: usize) -> Result<Bytes, DocumentError> {
+        if length > self.0.len() {
+            return Err(SHORT);
+        }
+        Ok(self.0.split_to(length))
+    }
+
+    fn text(&mut self) -> Result<ByteString, DocumentError> {
+        let length = self.u16()?;
+        ByteString::try_from(self.bytes(usize::from(length))?)
+            .map_err(|_| DocumentError::Damaged("a text is not UTF-8"))
+    }
+
+    fn packet_id(&mut self) -> Result<PacketId, DocumentError> {
+        PacketId::new(self.u16()?).ok_or(DocumentError::Damaged("a packet identifier is 0"))
+    }
+
+    fn subscription(&mut self) -> Result<StoredSubscription, DocumentError> {
+        let requested = self.text()?;
+        let options = SubscriptionOptions::from_bits(self.u8()?)
+            .ok_or(DocumentError::Damaged("unknown subscription options"))?;
+        let id = match self.u32()? {
+            0 => None,
+            id => {
+                Some(SubscriptionId::new(id).ok_or(DocumentError::Damaged("a bad subscription identifier"))?)
+            }
+        };
+        Ok(StoredSubscription { requested, options, id, queue: QueueId(self.u64()?), next: self.u64()? })
+    }
+
+    fn in_flight(&mut self) -> Result<StoredInFlight, DocumentError> {
+        let id = self.packet_id()?;
+        let flags = self.u8()?;
+        let step = match flags & !(FROM_QUEUE | RETAIN) {
+            0 => Step::Puback,
+            1 => Step::Pubrec,
+            2 => Step::Pubcomp,
+            _ => return Err(DocumentError::Damaged("unknown step of a delivery")),
+        };
+        let pointer = Pointer { position: Position::from_u64(self.u64()?), size: self.u32()? };
+        let from = if flags & FROM_QUEUE != 0 { Some((self.u32()?, self.u64()?)) } else { None };
+        Ok(StoredInFlight { id, step, retain: flags & RETAIN != 0, pointer, from })
+    }
+
+    fn will(&mut self) -> Result<Will, DocumentError> {
+        let bits = self.u8()?;
+        let qos = Qos::from_bits(bits & 3).filter(|_| bits < 8);
+        let qos = qos.ok_or(DocumentError::Damaged("unknown QoS of a will"))?;
+        let topic = self.text()?;
+        let user = Some(self.text()?).filter(|user| !user.is_empty());
+        let payload_bytes = self.u32()? as usize;
+        let payload = self.bytes(payload_bytes)?;
+        let properties_bytes = self.u32()? as usize;
+        let properties = WillProperties::decode_list(Reader::new(self.bytes(properties_bytes)?))
+            .map_err(|_| DocumentError::Damaged("the properties of a will"))?;
+        Ok(Will { last_will: LastWill { topic, payload, qos, retain: bits & 4 != 0, properties }, user })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn will() -> impl Strategy<Value = Will> {
+        (
+            0..3_u8,
+            any::<bool>(),
+            "[a-z/]{1,9}",
+            vec(any::<u8>(), 0..90),
+            option::of(any::<u32>()),
+            "[a-z]{0,5}",
+        )
+            .prop_map(|(qos, retain, topic, payload, delay_s, user)| Will {
+                last_will: LastWill {
+                    topic: topic.into(),
+                    payload: payload.into(),
+                    qos: Qos::from_bits(qos).unwrap(),
+                    retain,
+                    properties: WillProperties {
+                        delay_s,
+                        user_properties: vec![("a".into(), "b".into())],
+                        ..Default::default()
+                    },
+                },
+                user: (!user.is_empty()).then(|| user.into()),
+            })
+    }
+
+    fn subscription() -> impl Strategy<Value = StoredSubscription> {
+        ("[a-z/]{1,9}", 0..0x30_u8, any::<u16>(), any::<u64>(), any::<u64>()).prop_filter_map(
+            "options",
+            |(requested, options, id, queue, next)| {
+                Some(StoredSubscription {
+                    requested: requested.into(),
+                    options: SubscriptionOptions::from_bits(options)?,
+                    id: SubscriptionId::new(u32::from(id)),
+                    queue: QueueId(queue),
+                    next,
+                })
+            },
+        )
+    }
+
+    fn in_flight() -> impl Strategy<Value = StoredInFlight> {
+        let step = prop_oneof![Just(Step::Puback), Just(Step::Pubrec), Just(Step::Pubcomp)];
+        (
+            any::<PacketId>(),
+            step,
+            any::<bool>(),
+            (any::<u64>(), any::<u32>()),
+            option::of((0..4_u32, 0..99_u64)),
+        )
+            .prop_map(|(id, step, retain, (position, size), from)| StoredInFlight {
+                id,
+                step,
+                retain,
+                pointer: Pointer { position: Position::from_u64(position), size },
+                from,
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn documents_come_back(
+            (expiry_s, offline_since_ms) in (any::<u32>(), option::of(any::<i64>())),
+            will in option::of(will()),
+            subscriptions in vec(subscription(), 0..5),
+            unreleased in vec(any::<PacketId>(), 0..5),
+            in_flight in vec(in_flight(), 0..5),
+            cut in any::<usize>(),
+        ) {
+            let stored = Stored { expiry_s, offline_since_ms, will, subscriptions, unreleased, in_flight };
+            let bytes = stored.encode();
+            prop_assert_eq!(Stored::decode(bytes.clone()), Ok(stored));
+            let short = bytes.slice(..cut % bytes.len());
+            prop_assert!(Stored::decode(short).is_err());
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(mut bytes in vec(any::<u8>(), 0..90)) {
+            if let Some(version) = bytes.first_mut() {
+                *version = VERSION;
+            }
+            if let Ok(stored) = Stored::decode(bytes.into()) {
+                let _ = stored.into_session("c".into(), &[]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_session_comes_back_with_what_is_not_done() {
+        let mut session = Session::new("c".into(), 60);
+        let place = |offset| CursorPlace { offset, position: Position::from_u64(offset) };
+        let make = |filter: &str| {
+            let cursor = Cursor::at(place(10));
+            Subscription::new(filter.into(), SubscriptionOptions::default(), None, QueueId(3), cursor)
+                .unwrap()
+        };
+        let gone = session.subscriptions.insert(make("gone"));
+        let key = session.subscriptions.insert(make("a/#"));
+        let pointer = Pointer { position: Position::from_u64(7), size: 1 };
+        for offset in 10..14 {
+            let source = Source::Queue { subscription: key, offset };
+            session.window.send(source, pointer, Qos::ExactlyOnce, false).unwrap();
+            session.subscriptions.get_mut(key).unwrap().cursor.take(offset, Position::from_u64(offset));
+        }
+        session.unsubscribe(gone);
+        let second = PacketId::new(2).unwrap();
+        session.window.pubrec(second);
+        let done = session.window.pubcomp(second).unwrap();
+        session.finish(&done);
+        session.inbound.restore(PacketId::new(9).unwrap());
+
+        // Offset 10 was done after the document was written.
+        let stored = Stored::decode(Stored::of(&session).encode()).unwrap();
+        let mut back = stored.into_session("c".into(), &[place(11)]).unwrap();
+        let ids: Vec<u16> = back.window.in_order().iter().map(|(id, _)| id.get()).collect();
+        assert_eq!(ids, [3, 4], "11 was done out of order, 10 since");
+        assert_eq!(back.inbound.unreleased().count(), 1);
+        let (_, subscription) = back.subscriptions.iter().next().unwrap();
+        assert_eq!((subscription.cursor.next(), subscription.cursor.place().offset), (14, 12));
+        for (id, _) in back.window.in_order() {
+            back.window.pubrec(id);
+            let done = back.window.pubcomp(id).unwrap();
+            back.finish(&done);
+        }
+        let (_, subscription) = back.subscriptions.iter().next().unwrap();
+        assert_eq!(subscription.cursor.place().offset, 14);
+    }
+
+    #[test]
+    fn other_versions_are_refused() {
+        assert_eq!(Stored::decode(Bytes::from_static(&[9, 0])), Err(DocumentError::Version(9)));
+        assert_eq!(Stored::decode(Bytes::new()), Err(SHORT));
+    }
+}

@@ -1,0 +1,145 @@
+//! What the broker knows about a client between its packets, without any I/O: given a packet or a record,
+//! what follows from it.
+//!
+//! A subscription is a [`Cursor`] over its filter's queue. What was sent and not acknowledged stands in the
+//! [`Window`], as pointers into the log: resending reads the records again. [`Inbound`] is the other
+//! direction. The whole of a [`Session`] is written to a document and read back (`document`).
+//!
+//! # Layout
+//! - `cursor`: how far a queue was read, and how far it is done
+//! - `window`: outbound messages in flight: packet identifier → queue offset
+//! - `inbound`: QoS 2 identifiers, Receive Maximum
+//! - `subscription`: filter, options, cursor; the set of them
+//! - `document`: a session as bytes
+
+mod cursor;
+mod document;
+mod inbound;
+mod subscription;
+mod window;
+
+use bytestring::ByteString;
+
+use super::codec::LastWill;
+
+pub use cursor::Cursor;
+pub use document::DocumentError;
+pub(crate) use document::Stored;
+pub use inbound::{Arrival, Inbound, ReceiveMaximumExceeded};
+pub use subscription::{Subscription, SubscriptionKey, Subscriptions};
+pub use window::{InFlight, Source, Step, Window};
+
+/// A Session Expiry Interval that means never (3.1.2.11.2).
+pub const NEVER: u32 = u32::MAX;
+
+/// A will with whom it is published for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Will {
+    /// The message.
+    pub last_will: LastWill,
+    /// User name of the client it speaks for.
+    pub user: Option<ByteString>,
+}
+
+/// The state of one client identifier (4.1).
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// The client identifier.
+    pub client: ByteString,
+    /// Seconds it lives on after its connection; 0 ends it with the connection, [`NEVER`] does not end it.
+    pub expiry_s: u32,
+    /// What to publish if the client goes without a goodbye.
+    pub will: Option<Will>,
+    /// When the connection ended, in milliseconds since the Unix epoch; `None` while there is one.
+    pub offline_since_ms: Option<i64>,
+    /// What it wants to hear.
+    pub subscriptions: Subscriptions,
+    /// Messages from it.
+    pub inbound: Inbound,
+    /// Messages to it.
+    pub window: Window,
+}
+
+impl Session {
+    /// A session with nothing in it.
+    #[must_use]
+    pub fn new(client: ByteString, expiry_s: u32) -> Self {
+        Session {
+            client,
+            expiry_s,
+            will: None,
+            offline_since_ms: None,
+            subscriptions: Subscriptions::default(),
+            inbound: Inbound::default(),
+            window: Window::default(),
+        }
+    }
+
+    /// Whether it outlives its connection, and so is written down.
+    #[must_use]
+    pub fn is_persistent(&self) -> bool {
+        self.expiry_s > 0
+    }
+
+    /// When it expires, in milliseconds since the Unix epoch; `None` while it is online or if it never does.
+    #[must_use]
+    pub fn expires_ms(&self) -> Option<i64> {
+        let since = self.offline_since_ms?;
+        (self.expiry_s != NEVER).then(|| since.saturating_add(i64::from(self.expiry_s) * 1000))
+    }
+
+    /// When its will is due: after the delay, or when the session ends if that is sooner ([MQTT-3.1.2-8]).
+    #[must_use]
+    pub fn will_due_ms(&self) -> Option<i64> {
+        let since = self.offline_since_ms?;
+        let delay_s = self.will.as_ref()?.last_will.properties.delay_s.unwrap_or(0);
+        let due = since.saturating_add(i64::from(delay_s) * 1000);
+        Some(self.expires_ms().map_or(due, |expires| due.min(expires)))
+    }
+
+    /// Applies an acknowledgement that ends a delivery: its cursor may move.
+    pub fn finish(&mut self, done: &InFlight) {
+        if let Source::Queue { subscription, offset } = done.source
+            && let Some(subscription) = self.subscriptions.get_mut(subscription)
+        {
+            subscription.cursor.done(offset);
+        }
+    }
+
+    /// Forgets a subscription. What is in flight from it is still completed (3.10.4), on its own.
+    pub fn unsubscribe(&mut self, key: SubscriptionKey) -> Option<Subscription> {
+        let gone = self.subscriptions.remove(key)?;
+        self.window.orphan(key);
+        Some(gone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::mqtt::codec::{Qos, WillProperties};
+
+    #[test]
+    fn expiry_and_will_are_counted_from_the_end_of_the_connection() {
+        let mut session = Session::new("c".into(), 60);
+        let properties = WillProperties { delay_s: Some(90), ..Default::default() };
+        session.will = Some(Will {
+            last_will: LastWill {
+                topic: "w".into(),
+                payload: Bytes::new(),
+                qos: Qos::AtMostOnce,
+                retain: false,
+                properties,
+            },
+            user: None,
+        });
+        assert_eq!((session.expires_ms(), session.will_due_ms()), (None, None));
+        session.offline_since_ms = Some(1_000);
+        assert_eq!(session.expires_ms(), Some(61_000));
+        assert_eq!(session.will_due_ms(), Some(61_000), "the session's end comes before the delay's");
+        session.expiry_s = NEVER;
+        assert_eq!((session.expires_ms(), session.will_due_ms()), (None, Some(91_000)));
+    }
+}

@@ -1,0 +1,284 @@
+//! [`Window`]: messages that were sent with QoS 1 or 2 and are not acknowledged yet.
+
+use std::collections::VecDeque;
+
+use tidemill_store::Pointer;
+
+use super::super::codec::{PacketId, Qos};
+use super::SubscriptionKey;
+
+/// Where a message in flight came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A subscription's queue: when it is acknowledged, the cursor may move.
+    Queue {
+        /// The subscription.
+        subscription: SubscriptionKey,
+        /// The offset in its queue.
+        offset: u64,
+    },
+    /// A retained message, or a subscription that is gone: nothing moves.
+    Alone,
+}
+
+/// What the client has to send next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// PUBACK (QoS 1).
+    Puback,
+    /// PUBREC (QoS 2, the message was sent).
+    Pubrec,
+    /// PUBCOMP (QoS 2, PUBREL was sent).
+    Pubcomp,
+}
+
+/// A message that was sent. The message itself is in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InFlight {
+    /// Where it came from.
+    pub source: Source,
+    /// Where it is.
+    pub pointer: Pointer,
+    /// What the client has to send next.
+    pub step: Step,
+    /// Whether it was sent with the retain flag.
+    pub retain: bool,
+    /// Its place in the order of sending.
+    sequence: u64,
+}
+
+/// Packet identifiers and what they stand for.
+///
+/// Identifiers are used in turn, so that one is not soon used again.
+#[derive(Clone, Debug, Default)]
+pub struct Window {
+    /// By identifier less one. As long as the highest identifier used so far.
+    slots: Vec<Option<InFlight>>,
+    /// Identifiers of `slots` that are free.
+    free: VecDeque<u16>,
+    in_flight: usize,
+    sequence: u64,
+}
+
+impl Window {
+    /// How many messages are in flight.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.in_flight == 0
+    }
+
+    /// Sends one more message with `qos` (1 or 2). `None` when every identifier is in use; how many may be
+    /// in flight is for the caller to say.
+    pub fn send(&mut self, source: Source, pointer: Pointer, qos: Qos, retain: bool) -> Option<PacketId> {
+        let id = match self.free.pop_front() {
+            Some(id) => id,
+            None => {
+                let id = u16::try_from(self.slots.len() + 1).ok()?;
+                self.slots.push(None);
+                id
+            }
+        };
+        let step = if qos == Qos::ExactlyOnce { Step::Pubrec } else { Step::Puback };
+        let slot = self.slots.get_mut(usize::from(id) - 1)?;
+        *slot = Some(InFlight { source, pointer, step, retain, sequence: self.sequence });
+        self.sequence += 1;
+        self.in_flight += 1;
+        PacketId::new(id)
+    }
+
+    fn slot(&mut self, id: PacketId) -> Option<&mut Option<InFlight>> {
+        self.slots.get_mut(usize::from(id.get()) - 1)
+    }
+
+    /// What an identifier stands for.
+    #[must_use]
+    pub fn get(&self, id: PacketId) -> Option<&InFlight> {
+        self.slots.get(usize::from(id.get()) - 1)?.as_ref()
+    }
+
+    fn end(&mut self, id: PacketId) -> Option<InFlight> {
+        let ended = self.slot(id)?.take()?;
+        self.free.push_back(id.get());
+        self.in_flight -= 1;
+        Some(ended)
+    }
+
+    /// PUBACK: the delivery has ended. `None` if it answers nothing that was sent with QoS 1.
+    pub fn puback(&mut self, id: PacketId) -> Option<InFlight> {
+        self.get(id).filter(|sent| sent.step == Step::Puback)?;
+        self.end(id)
+    }
+
+    /// PUBREC without an error: PUBREL is to be sent, also if it comes again. `false` if the identifier
+    /// stands for nothing that was sent with QoS 2.
+    pub fn pubrec(&mut self, id: PacketId) -> bool {
+        match self.slot(id) {
+            Some(Some(sent)) if sent.step != Step::Puback => {
+                sent.step = Step::Pubcomp;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// PUBREC with an error: the delivery has ended (4.3.3).
+    pub fn pubrec_refused(&mut self, id: PacketId) -> Option<InFlight> {
+        self.get(id).filter(|sent| sent.step == Step::Pubrec)?;
+        self.end(id)
+    }
+
+    /// PUBCOMP: the delivery has ended.
+    pub fn pubcomp(&mut self, id: PacketId) -> Option<InFlight> {
+        self.get(id).filter(|sent| sent.step == Step::Pubcomp)?;
+        self.end(id)
+    }
+
+    /// Gives a delivery up that cannot be completed: its record is gone, or somebody else gets it.
+    pub fn abandon(&mut self, id: PacketId) -> Option<InFlight> {
+        self.end(id)
+    }
+
+    /// Everything in flight, in the order in which it was sent ([MQTT-4.6.0-1]).
+    #[must_use]
+    pub fn in_order(&self) -> Vec<(PacketId, InFlight)> {
+        let mut all: Vec<(PacketId, InFlight)> = (1..=u16::MAX)
+            .zip(&self.slots)
+            .filter_map(|(id, slot)| Some((PacketId::new(id)?, (*slot)?)))
+            .collect();
+        all.sort_unstable_by_key(|(_, sent)| sent.sequence);
+        all
+    }
+
+    /// A subscription is gone; what is in flight from it stands alone.
+    pub fn orphan(&mut self, gone: SubscriptionKey) {
+        for sent in self.slots.iter_mut().flatten() {
+            if matches!(sent.source, Source::Queue { subscription, .. } if subscription == gone) {
+                sent.source = Source::Alone;
+            }
+        }
+    }
+
+    /// Puts a message of a session document back in flight, after those before it. `false` if the identifier is
+    /// taken already.
+    pub fn restore(
+        &mut self,
+        id: PacketId,
+        source: Source,
+        pointer: Pointer,
+        step: Step,
+        retain: bool,
+    ) -> bool {
+        let index = usize::from(id.get()) - 1;
+        while self.slots.len() <= index {
+            self.slots.push(None);
+            self.free.push_back(self.slots.len() as u16);
+        }
+        let sequence = self.sequence;
+        match self.slots.get_mut(index) {
+            Some(slot @ None) => *slot = Some(InFlight { source, pointer, step, retain, sequence }),
+            _ => return false,
+        }
+        self.free.retain(|free| *free != id.get());
+        self.sequence += 1;
+        self.in_flight += 1;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tidemill_store::Position;
+
+    use super::*;
+
+    fn pointer(at: u64) -> Pointer {
+        Pointer { position: Position::from_u64(at), size: 1 }
+    }
+
+    fn id(value: u16) -> PacketId {
+        PacketId::new(value).unwrap()
+    }
+
+    #[test]
+    fn each_step_only_in_its_turn() {
+        let mut window = Window::default();
+        let one = window.send(Source::Alone, pointer(1), Qos::AtLeastOnce, false).unwrap();
+        let two = window.send(Source::Alone, pointer(2), Qos::ExactlyOnce, true).unwrap();
+        assert_eq!((one.get(), two.get(), window.len()), (1, 2, 2));
+        assert!(!window.pubrec(one) && window.pubcomp(one).is_none() && window.puback(two).is_none());
+        assert!(window.pubcomp(two).is_none(), "PUBCOMP before PUBREC");
+        assert!(window.pubrec(two) && window.pubrec(two), "PUBREC may come again");
+        assert!(window.pubrec_refused(two).is_none(), "an error after PUBREL is too late");
+        assert_eq!(window.pubcomp(two).map(|sent| sent.retain), Some(true));
+        assert!(window.puback(one).is_some() && window.puback(one).is_none());
+        assert!(window.puback(id(77)).is_none() && !window.pubrec(id(77)));
+        assert!(window.is_empty());
+    }
+
+    #[test]
+    fn identifiers_are_used_in_turn_and_run_out() {
+        let mut window = Window::default();
+        for _ in 0..u16::MAX {
+            window.send(Source::Alone, pointer(1), Qos::AtLeastOnce, false).unwrap();
+        }
+        assert_eq!(window.send(Source::Alone, pointer(1), Qos::AtLeastOnce, false), None);
+        window.puback(id(9)).unwrap();
+        window.puback(id(5)).unwrap();
+        assert_eq!(window.send(Source::Alone, pointer(1), Qos::AtLeastOnce, false), Some(id(9)));
+    }
+
+    #[test]
+    fn a_restored_window_keeps_identifiers_and_order() {
+        let mut window = Window::default();
+        assert!(window.restore(id(7), Source::Alone, pointer(1), Step::Pubcomp, false));
+        assert!(window.restore(id(3), Source::Alone, pointer(2), Step::Puback, false));
+        assert!(!window.restore(id(3), Source::Alone, pointer(3), Step::Puback, false));
+        let order: Vec<u16> = window.in_order().iter().map(|(id, _)| id.get()).collect();
+        assert_eq!(order, [7, 3]);
+        let next: Vec<u16> = (0..6)
+            .map(|at| window.send(Source::Alone, pointer(at), Qos::AtLeastOnce, false).unwrap().get())
+            .collect();
+        assert_eq!(next, [1, 2, 4, 5, 6, 8]);
+    }
+
+    #[test]
+    fn an_orphan_moves_no_cursor() {
+        let mut window = Window::default();
+        let key = SubscriptionKey(4);
+        let source = Source::Queue { subscription: key, offset: 9 };
+        let sent = window.send(source, pointer(1), Qos::AtLeastOnce, false).unwrap();
+        window.orphan(SubscriptionKey(5));
+        assert_eq!(window.get(sent).unwrap().source, source);
+        window.orphan(key);
+        assert_eq!(window.puback(sent).unwrap().source, Source::Alone);
+    }
+
+    proptest! {
+        /// No identifier is used twice at a time, and what ends is what was sent under it.
+        #[test]
+        fn identifiers_are_unique(steps in proptest::collection::vec((any::<bool>(), 1..20_u16), 1..200)) {
+            let mut window = Window::default();
+            let mut model = std::collections::BTreeMap::new();
+            for (number, (send, which)) in steps.into_iter().enumerate() {
+                if send {
+                    let at = pointer(number as u64);
+                    let sent = window.send(Source::Alone, at, Qos::AtLeastOnce, false).unwrap();
+                    prop_assert_eq!(model.insert(sent, at), None);
+                } else {
+                    let ended = window.puback(id(which)).map(|sent| sent.pointer);
+                    prop_assert_eq!(ended, model.remove(&id(which)));
+                }
+                prop_assert_eq!(window.len(), model.len());
+            }
+            let order: Vec<Pointer> = window.in_order().iter().map(|(_, sent)| sent.pointer).collect();
+            prop_assert!(order.is_sorted());
+        }
+    }
+}

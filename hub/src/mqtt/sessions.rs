@@ -1,0 +1,189 @@
+//! Sessions in the store: opening, writing down, ending, and what is due while nobody is connected.
+//!
+//! Whoever calls these holds the gate of the client identifier ([`super::registry::Registry::gate`]).
+
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use tidemill_store::{Collection, CursorKey, CursorPlace, Position, QueueId, Start, Store, StoreError};
+use tracing::{error, warn};
+
+use super::registry::Holder;
+use super::session::{DocumentError, Session, Stored, Subscription, Will};
+use super::shared::{Shared, now_ms};
+use crate::message::{self, Properties};
+
+/// Why a session could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SessionError {
+    #[error("session of client `{client}`: {error}")]
+    Store { client: ByteString, error: StoreError },
+    #[error("session of client `{client}`: {error}")]
+    Document { client: ByteString, error: DocumentError },
+}
+
+/// The cursor of a client in a queue.
+pub(super) fn cursor_key(client: &str, queue: QueueId) -> CursorKey {
+    CursorKey { owner: format!("session/{client}"), queue }
+}
+
+/// Opens the queue of a filter and a cursor at its end, for a client that just asked for it.
+pub(super) async fn open_queue(
+    store: &Store,
+    client: &str,
+    filter: &str,
+    durable: bool,
+) -> Result<(QueueId, CursorPlace), StoreError> {
+    let info = store.open_filter(filter).await?;
+    let place = CursorPlace { offset: info.end, position: Position::ZERO };
+    if durable && let Err(error) = new_cursor(store, cursor_key(client, info.id), place).await {
+        release(store, info.id).await;
+        return Err(error);
+    }
+    Ok((info.id, place))
+}
+
+/// Makes a cursor at a place. One that a crash left behind is moved there: what it missed, nobody asked for.
+pub(super) async fn new_cursor(store: &Store, key: CursorKey, place: CursorPlace) -> Result<(), StoreError> {
+    let found = store.open_cursor(key.clone(), Start::Offset(place.offset)).await?;
+    if found.offset != place.offset {
+        store.commit(&key, place);
+    }
+    Ok(())
+}
+
+/// Gives a queue back.
+pub(super) async fn release(store: &Store, queue: QueueId) {
+    match store.release_filter(queue).await {
+        Ok(()) | Err(StoreError::Closed) => {}
+        Err(error) => warn!(queue = queue.0, %error, "could not give a queue back"),
+    }
+}
+
+/// Reads a session that nobody has.
+pub(super) async fn load(shared: &Shared, client: &ByteString) -> Result<Option<Session>, SessionError> {
+    let store = &shared.store;
+    let failed = |error| SessionError::Store { client: client.clone(), error };
+    let broken = |error| SessionError::Document { client: client.clone(), error };
+    let Some(document) = store.document(Collection::Sessions, client).await.map_err(failed)? else {
+        return Ok(None);
+    };
+    let stored = Stored::decode(document).map_err(broken)?;
+    let mut places = Vec::with_capacity(stored.subscriptions.len());
+    for subscription in &stored.subscriptions {
+        let key = cursor_key(client, subscription.queue);
+        places.push(store.open_cursor(key, Start::Offset(subscription.next)).await.map_err(failed)?);
+    }
+    stored.into_session(client.clone(), &places).map(Some).map_err(broken)
+}
+
+/// Writes a session down.
+pub(super) async fn save(store: &Store, session: &Session) -> Result<(), StoreError> {
+    let document = Stored::of(session).encode();
+    store.put_document(Collection::Sessions, &session.client, document).await
+}
+
+/// Ends a subscription: its cursor and its share of the queue go. (It is not in the document any more.)
+pub(super) async fn end_subscription(shared: &Shared, client: &str, gone: &Subscription, durable: bool) {
+    if gone.is_shared() {
+        shared.groups.withdraw(&shared.store, gone).await;
+    } else if durable && let Err(error) = shared.store.delete_cursor(&cursor_key(client, gone.queue)).await {
+        warn!(client, queue = gone.queue.0, %error, "could not delete a cursor");
+    }
+    release(&shared.store, gone.queue).await;
+}
+
+/// Ends a session: first the document, so that a crash in between leaves only what recovery sweeps up.
+pub(super) async fn end(shared: &Shared, session: &Session, durable: bool) {
+    if durable && let Err(error) = shared.store.delete_document(Collection::Sessions, &session.client).await {
+        warn!(client = &*session.client, %error, "could not delete a session; it will be back after a restart");
+        return;
+    }
+    for (_, sent) in session.window.in_order() {
+        shared.groups.finish(&shared.store, session, &sent);
+    }
+    for (_, subscription) in session.subscriptions.iter() {
+        end_subscription(shared, &session.client, subscription, durable).await;
+    }
+}
+
+/// Publishes a will.
+pub(super) async fn publish_will(shared: &Shared, client: &ByteString, will: Will) {
+    let Will { last_will, user } = will;
+    let encoded = Properties::of_will(client.clone(), user, last_will.properties)
+        .and_then(|properties| properties.encode());
+    let properties = match encoded {
+        Ok(properties) => properties,
+        Err(error) => {
+            error!(client = &**client, %error, "a will cannot be written, and is lost");
+            return;
+        }
+    };
+    let record =
+        message::record(last_will.topic, properties, last_will.payload, last_will.qos, last_will.retain);
+    if let Err(error) = shared.store.append(vec![record]).await {
+        error!(client = &**client, %error, "a will could not be stored, and is lost");
+    }
+}
+
+/// Publishes wills and ends sessions when they are due, for as long as the broker runs.
+pub(super) async fn watch_due(shared: Arc<Shared>) {
+    loop {
+        let sooner = shared.registry.sooner.notified();
+        match shared.registry.next_due(now_ms()) {
+            Ok(client) => act(&shared, &client).await,
+            Err(Some(due_ms)) => {
+                let wait_ms = u64::try_from(due_ms - now_ms()).unwrap_or(0);
+                tokio::select! {
+                    () = sooner => {}
+                    // Not at once again on a clock of whole milliseconds.
+                    () = tokio::time::sleep(std::time::Duration::from_millis(wait_ms + 1)) => {}
+                }
+            }
+            Err(None) => sooner.await,
+        }
+    }
+}
+
+/// Does what is due for a client.
+async fn act(shared: &Shared, client: &ByteString) {
+    let _gate = shared.registry.gate(client).await;
+    if !matches!(shared.registry.holder(client), Holder::Document) {
+        return;
+    }
+    let mut session = match load(shared, client).await {
+        Ok(Some(session)) => session,
+        Ok(None) => {
+            shared.registry.remove(client);
+            return;
+        }
+        Err(error) => {
+            error!(%error, "a session cannot be read; its will and its expiry are left alone");
+            shared.registry.offline(client, None);
+            return;
+        }
+    };
+    let now = now_ms();
+    if session.will_due_ms().is_some_and(|due| due <= now)
+        && let Some(will) = session.will.take()
+    {
+        publish_will(shared, client, will).await;
+        if let Err(error) = save(&shared.store, &session).await {
+            warn!(%error, client = &**client, "could not write a session; its will may come twice");
+        }
+    }
+    if session.expires_ms().is_some_and(|due| due <= now) {
+        end(shared, &session, true).await;
+        shared.registry.remove(client);
+    } else {
+        shared.registry.offline(client, next_due(&session));
+    }
+}
+
+/// When something is next due for a session nobody has.
+pub(super) fn next_due(session: &Session) -> Option<i64> {
+    match (session.will_due_ms(), session.expires_ms()) {
+        (Some(will), Some(expires)) => Some(will.min(expires)),
+        (will, expires) => will.or(expires),
+    }
+}

@@ -1,0 +1,50 @@
+//! [`Shared`]: what all connections of a broker have in common.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tidemill_store::Store;
+use tokio::sync::watch;
+
+use super::Options;
+use super::registry::Registry;
+use super::share::Groups;
+use super::stats::Counters;
+
+/// Where a broker is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// It takes connections.
+    Running,
+    /// It lets them go.
+    Draining,
+}
+
+/// See the module's text.
+pub(super) struct Shared {
+    pub(super) options: Options,
+    pub(super) store: Store,
+    pub(super) registry: Registry,
+    pub(super) groups: Groups,
+    pub(super) counters: Counters,
+    pub(super) phase: watch::Sender<Phase>,
+}
+
+impl Shared {
+    pub(super) fn new(options: Options, store: Store) -> Arc<Shared> {
+        Arc::new(Shared {
+            options,
+            store,
+            registry: Registry::new(),
+            groups: Groups::default(),
+            counters: Counters::new(),
+            phase: watch::Sender::new(Phase::Running),
+        })
+    }
+}
+
+/// Now, in milliseconds since the Unix epoch.
+pub(super) fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,134 @@
+//! What the broker counts: [`BrokerStats`] for callers, `tidemill_mqtt_*` for Prometheus.
+//!
+//! A connection counts into its own [`Tally`] and adds it once a turn, not once a message.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use metrics::{Counter, Gauge};
+
+use super::codec::ReasonCode;
+
+macro_rules! tallied {
+    ($($(#[$doc:meta])* $name:ident $text:literal;)*) => {
+        /// What one connection counted since it last told.
+        #[derive(Debug, Default)]
+        pub(super) struct Tally {
+            $($(#[$doc])* pub(super) $name: u64,)*
+        }
+
+        /// What the broker counts.
+        pub(super) struct Counters {
+            $($name: (AtomicU64, Counter),)*
+            refused: AtomicU64,
+            connections: AtomicUsize,
+            connections_gauge: Gauge,
+        }
+
+        impl Counters {
+            pub(super) fn new() -> Self {
+                $(metrics::describe_counter!(concat!("tidemill_mqtt_", stringify!($name), "_total"), $text);)*
+                metrics::describe_counter!(
+                    "tidemill_mqtt_refused_total",
+                    "Packets, connections and subscriptions refused, by reason"
+                );
+                metrics::describe_gauge!("tidemill_mqtt_connections", "Connections open");
+                Counters {
+                    $($name: (
+                        AtomicU64::new(0),
+                        metrics::counter!(concat!("tidemill_mqtt_", stringify!($name), "_total")),
+                    ),)*
+                    refused: AtomicU64::new(0),
+                    connections: AtomicUsize::new(0),
+                    connections_gauge: metrics::gauge!("tidemill_mqtt_connections"),
+                }
+            }
+
+            /// Adds a tally and empties it.
+            pub(super) fn add(&self, tally: &mut Tally) {
+                $(if tally.$name > 0 {
+                    self.$name.0.fetch_add(tally.$name, Ordering::Relaxed);
+                    self.$name.1.increment(tally.$name);
+                })*
+                *tally = Tally::default();
+            }
+        }
+
+        /// Numbers of a broker since it started; connections and sessions as they are now.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct BrokerStats {
+            /// Connections open now.
+            pub connections: u64,
+            /// Sessions now, those without a connection included.
+            pub sessions: u64,
+            /// Packets, connections and subscriptions refused.
+            pub refused: u64,
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            pub(super) fn stats(&self, sessions: usize) -> BrokerStats {
+                BrokerStats {
+                    connections: self.connections.load(Ordering::Relaxed) as u64,
+                    sessions: sessions as u64,
+                    refused: self.refused.load(Ordering::Relaxed),
+                    $($name: self.$name.0.load(Ordering::Relaxed),)*
+                }
+            }
+        }
+    };
+}
+
+tallied! {
+    /// Connections accepted with a CONNACK.
+    accepted "Connections accepted with a CONNACK";
+    /// Messages from clients that were stored.
+    published "Messages from clients that were stored";
+    /// Messages written to clients, repeated ones included.
+    delivered "Messages written to clients, repeated ones included";
+    /// Messages written to clients again.
+    resent "Messages written to clients again";
+    /// Messages not delivered because they had expired.
+    expired "Messages not delivered because they had expired";
+    /// Messages not delivered because they are larger than the client accepts.
+    oversized "Messages not delivered because they are larger than the client accepts";
+    /// Messages not delivered because their record cannot be read.
+    unreadable "Messages not delivered because their record cannot be read";
+    /// Packets from clients.
+    packets_in "Packets from clients";
+    /// Packets to clients.
+    packets_out "Packets to clients";
+    /// Bytes from clients.
+    bytes_in "Bytes from clients";
+    /// Bytes to clients.
+    bytes_out "Bytes to clients";
+}
+
+impl Counters {
+    /// Counts a refusal.
+    pub(super) fn refuse(&self, reason: ReasonCode) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        metrics::counter!("tidemill_mqtt_refused_total", "reason" => reason.name()).increment(1);
+    }
+
+    /// Takes the place of one connection, if there is one within `max`.
+    pub(super) fn enter(&self, max: usize) -> bool {
+        let entered = self
+            .connections
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |now| (now < max).then_some(now + 1));
+        if entered.is_ok() {
+            self.connections_gauge.increment(1.0);
+        }
+        entered.is_ok()
+    }
+
+    /// Gives a place back.
+    pub(super) fn leave(&self) {
+        self.connections.fetch_sub(1, Ordering::AcqRel);
+        self.connections_gauge.decrement(1.0);
+    }
+
+    /// Connections open now.
+    pub(super) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Acquire)
+    }
+}
