@@ -1,0 +1,182 @@
+//! `/metrics` for Prometheus: `tidemill_<room>_<what>_<unit>`.
+//!
+//! What has a state of its own (store, rules, targets) is collected by the scrape into a fresh recorder, so series of
+//! rules and targets that are gone do not linger. What is counted as it happens (MQTT) comes from the process's
+//! recorder.
+
+use axum::extract;
+use axum::http::header;
+use axum::response::IntoResponse;
+use metrics::{counter, describe_counter, describe_gauge, gauge};
+use metrics_exporter_prometheus::PrometheusBuilder;
+
+use super::{State, health};
+use crate::delivery::State as TargetState;
+use crate::telemetry;
+
+/// All numbers in Prometheus' text format.
+pub(super) async fn scrape(extract::State(state): extract::State<State>) -> impl IntoResponse {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    metrics::with_local_recorder(&recorder, || {
+        describe();
+        hub(&state);
+        store(&state);
+        mqtt(&state);
+        bounds(&state);
+        router(&state);
+        delivery(&state);
+    });
+    let mut text = handle.render();
+    if let Some(counted) = telemetry::recorder() {
+        text.push_str(&counted.render());
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+}
+
+fn describe() {
+    describe_gauge!("tidemill_hub_info", "Always 1; the label says which version runs.");
+    describe_gauge!("tidemill_hub_uptime_seconds", "Seconds since the hub started.");
+    describe_gauge!("tidemill_hub_ready", "1 when /readyz says ready.");
+    describe_counter!("tidemill_store_records_total", "Records appended to the log.");
+    describe_counter!("tidemill_store_bytes_total", "Bytes appended to the log.");
+    describe_counter!("tidemill_store_batches_total", "Batches written to the log.");
+    describe_counter!("tidemill_store_syncs_total", "fdatasync calls on the log.");
+    describe_counter!("tidemill_store_entries_total", "Index entries assigned to queues.");
+    describe_gauge!("tidemill_store_log_bytes", "Bytes of the log on disk.");
+    describe_gauge!("tidemill_store_queues", "Queues in the catalogue.");
+    describe_gauge!("tidemill_store_append_queue_bytes", "Bytes of records waiting for the log writer.");
+    describe_gauge!("tidemill_store_index_buffer_bytes", "Bytes of index entries waiting for RocksDB.");
+    describe_gauge!("tidemill_store_poisoned", "1 when a failed fsync or a full disk stops new records.");
+    describe_gauge!("tidemill_store_redispatched_records", "Records indexed anew when the store was opened.");
+    describe_gauge!("tidemill_store_torn_bytes", "Bytes cut from a torn tail when the store was opened.");
+    describe_gauge!("tidemill_store_append_queue_bytes_max", "Bound; publishing waits at it.");
+    describe_gauge!("tidemill_store_index_buffer_bytes_max", "Bound; the log writer waits at it.");
+    describe_gauge!("tidemill_store_tail_cache_bytes_max", "Bound of the newest records kept in memory.");
+    describe_gauge!("tidemill_mqtt_connections_max", "Bound; one more connection is closed at once.");
+    describe_gauge!("tidemill_mqtt_out_buffer_bytes_max", "Bound for one client; the rest waits in the log.");
+    describe_gauge!("tidemill_http_connections_max", "Bound; further connections wait to be accepted.");
+    describe_gauge!(
+        "tidemill_http_tails_max",
+        "Bound of requests for records at once; further ones are refused."
+    );
+    describe_gauge!("tidemill_http_tails", "Requests for records that are running.");
+    describe_gauge!("process_resident_memory_bytes", "Resident memory size in bytes.");
+    describe_gauge!("tidemill_mqtt_sessions", "Sessions, those without a connection included.");
+    describe_counter!("tidemill_router_records_total", "Records looked at since the rules were loaded.");
+    describe_counter!(
+        "tidemill_router_not_json_total",
+        "Records that are not JSON though a rule looks into them."
+    );
+    describe_counter!(
+        "tidemill_router_undecodable_total",
+        "Records whose properties this version cannot read."
+    );
+    describe_counter!(
+        "tidemill_router_matched_total",
+        "Records that a rule matched since the rules were loaded."
+    );
+    describe_gauge!(
+        "tidemill_router_stalled",
+        "1 when the router is not getting on; /api/v1/rules says why."
+    );
+    describe_gauge!("tidemill_router_lag_entries", "Records that the router has still to look at.");
+    describe_counter!("tidemill_delivery_delivered_total", "Events confirmed since the rules were loaded.");
+    describe_counter!("tidemill_delivery_retries_total", "Events sent again since the rules were loaded.");
+    describe_gauge!("tidemill_delivery_dead_letters", "Dead letters of the target.");
+    describe_gauge!(
+        "tidemill_delivery_lag_entries",
+        "Entries of the rule's queue that the target has not done."
+    );
+    describe_gauge!(
+        "tidemill_delivery_oldest_age_seconds",
+        "Age of the oldest record in flight that is not done."
+    );
+    describe_gauge!(
+        "tidemill_delivery_state",
+        "0 running, 1 retrying, 2 stopped until a person changes something."
+    );
+}
+
+fn hub(state: &State) {
+    gauge!("tidemill_hub_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    gauge!("tidemill_hub_uptime_seconds").set(state.started.elapsed().as_secs_f64());
+    gauge!("tidemill_hub_ready").set(if health::reason(state).is_none() { 1.0 } else { 0.0 });
+}
+
+fn store(state: &State) {
+    let stats = state.store.stats();
+    counter!("tidemill_store_records_total").absolute(stats.records);
+    counter!("tidemill_store_bytes_total").absolute(stats.bytes);
+    counter!("tidemill_store_batches_total").absolute(stats.batches);
+    counter!("tidemill_store_syncs_total").absolute(stats.syncs);
+    counter!("tidemill_store_entries_total").absolute(stats.entries);
+    gauge!("tidemill_store_log_bytes").set(stats.log_bytes as f64);
+    gauge!("tidemill_store_queues").set(stats.queues as f64);
+    gauge!("tidemill_store_append_queue_bytes").set(stats.append_queue_bytes as f64);
+    gauge!("tidemill_store_index_buffer_bytes").set(stats.index_buffer_bytes as f64);
+    gauge!("tidemill_store_poisoned").set(if state.store.fault().is_some() { 1.0 } else { 0.0 });
+    gauge!("tidemill_store_redispatched_records").set(stats.redispatched as f64);
+    gauge!("tidemill_store_torn_bytes").set(stats.torn_bytes as f64);
+}
+
+/// What memory is bounded by, beside what it holds.
+fn bounds(state: &State) {
+    let bounds = &state.bounds;
+    gauge!("tidemill_store_append_queue_bytes_max").set(bounds.append_queue_bytes as f64);
+    gauge!("tidemill_store_index_buffer_bytes_max").set(bounds.index_buffer_bytes as f64);
+    gauge!("tidemill_store_tail_cache_bytes_max").set(bounds.tail_cache_bytes as f64);
+    gauge!("tidemill_mqtt_connections_max").set(bounds.mqtt_connections as f64);
+    gauge!("tidemill_mqtt_out_buffer_bytes_max").set(bounds.mqtt_out_buffer_bytes as f64);
+    gauge!("tidemill_http_connections_max").set(bounds.http_connections as f64);
+    gauge!("tidemill_http_tails_max").set(state.tails_max as f64);
+    gauge!("tidemill_http_tails").set(state.tails_max.saturating_sub(state.tails.available_permits()) as f64);
+    if let Some(bytes) = resident_bytes() {
+        gauge!("process_resident_memory_bytes").set(bytes as f64);
+    }
+}
+
+/// Memory of this process that is in RAM, as the system counts it.
+fn resident_bytes() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
+fn mqtt(state: &State) {
+    gauge!("tidemill_mqtt_sessions").set(state.broker.stats().sessions as f64);
+}
+
+fn router(state: &State) {
+    let view = state.view();
+    let router = view.router.snapshot();
+    counter!("tidemill_router_records_total").absolute(router.records);
+    counter!("tidemill_router_not_json_total").absolute(router.not_json);
+    counter!("tidemill_router_undecodable_total").absolute(router.undecodable);
+    gauge!("tidemill_router_stalled").set(if router.error.is_some() { 1.0 } else { 0.0 });
+    gauge!("tidemill_router_lag_entries").set(view.router_lag(&state.store) as f64);
+    for (index, rule) in view.set.rules.iter().enumerate() {
+        counter!("tidemill_router_matched_total", "rule" => rule.name.clone())
+            .absolute(view.router.matched(index));
+    }
+}
+
+fn delivery(state: &State) {
+    let view = state.view();
+    for target in &view.targets {
+        let Some(rule) = view.set.rules.get(target.rule) else { continue };
+        let labels = [("rule", rule.name.clone()), ("target", target.name.clone())];
+        let now = target.snapshot(&state.store);
+        counter!("tidemill_delivery_delivered_total", &labels).absolute(now.delivered);
+        counter!("tidemill_delivery_retries_total", &labels).absolute(now.retries);
+        gauge!("tidemill_delivery_dead_letters", &labels).set(now.dead_letters as f64);
+        gauge!("tidemill_delivery_lag_entries", &labels).set(now.lag as f64);
+        gauge!("tidemill_delivery_oldest_age_seconds", &labels).set(now.oldest_age_ms as f64 / 1000.0);
+        let state = match now.state {
+            TargetState::Running => 0.0,
+            TargetState::Retrying => 1.0,
+            TargetState::Stopped => 2.0,
+        };
+        gauge!("tidemill_delivery_state", &labels).set(state);
+    }
+}

@@ -1,0 +1,32 @@
+//! The HTTP API. It only reads, but for one thing: dropping the queue of a rule that is no longer configured.
+//!
+//! Requests are bounded in size and, up to their response's head, in time. Errors are JSON problem details
+//! (RFC 9457) with a hint.
+//!
+//! # Layout
+//! - `server`: routes, limits, start and stop
+//! - `listener`: a bound on connections
+//! - `state`: what the handlers share
+//! - `problem`: errors
+//! - `health`: `/healthz`, `/readyz`
+//! - `metrics`: `/metrics` for Prometheus
+//! - `rules`: `/api/v1/rules`
+//! - `queues`: `/api/v1/queues`
+//! - `records`: `/api/v1/records`: the store's records as JSON lines
+//! - `dead_letters`: `/api/v1/dead-letters`
+//! - `explain`: `/api/v1/explain`: what became of one record
+
+mod dead_letters;
+mod explain;
+mod health;
+mod listener;
+mod metrics;
+mod problem;
+mod queues;
+mod records;
+mod rules;
+mod server;
+mod state;
+
+pub use server::Server;
+pub use state::{Bounds, State};

@@ -1,0 +1,125 @@
+//! `tidemill serve`: run a hub.
+//!
+//! One line on standard output says that every listener is open; logs go to standard error. SIGTERM or SIGINT stop
+//! gracefully, a second one at once. SIGHUP reads connections and rules again: a bad configuration is reported and
+//! changes nothing.
+
+use std::time::Duration;
+
+use tidemill_rules::units;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, info, warn};
+
+use super::{Failed, limits, on_runtime, print};
+use crate::config::{self, Config, Flags, Source};
+use crate::hub::Hub;
+use crate::telemetry::{self, LogSink};
+
+/// Run a hub
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    flags: Flags,
+    /// How long a graceful stop may take
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = units::parse_duration)]
+    stop_within: Duration,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failed> {
+    let source = Source { flags: args.flags.clone(), inline: None };
+    let config = config::load(&source).map_err(|error| {
+        eprint!("{}", error.render());
+        Failed::because(format!("not started: {} in the configuration", problems(error.0.len())))
+    })?;
+    telemetry::start(&config.telemetry, LogSink::Stderr).map_err(Failed::because)?;
+    limits::raise()?;
+    on_runtime(serve(config, &source, args.stop_within))
+}
+
+fn problems(count: usize) -> String {
+    if count == 1 { "1 problem".to_owned() } else { format!("{count} problems") }
+}
+
+async fn serve(config: Config, source: &Source, patience: Duration) -> Result<(), Failed> {
+    let mut signals =
+        Signals::new().map_err(|error| Failed::because(format!("cannot watch for signals: {error}")))?;
+    let started = tokio::select! {
+        started = Hub::start(config) => started,
+        // Before it is ready there is nothing to drain: the store repairs itself when it is opened.
+        () = signals.end.received() => return Err(Failed::because("stopped before it was ready")),
+    };
+    let hub = started.map_err(|error| Failed::because(format!("not started: {error}")))?;
+    print(&ready_line(&hub))?;
+    loop {
+        tokio::select! {
+            () = signals.end.received() => break,
+            _ = signals.reload.recv() => reload(&hub, source, patience).await,
+        }
+    }
+    info!("stopping; a second signal stops at once");
+    tokio::select! {
+        closed = hub.stop(patience) => closed.map_err(|error| Failed::because(format!("stopping: {error}"))),
+        () = signals.end.received() => Err(Failed::because("stopped at once")),
+    }
+}
+
+/// `tidemill: ready mqtt=ADDR[,ADDR] http=ADDR`: for scripts, and for tests that listen on port 0.
+fn ready_line(hub: &Hub) -> String {
+    let mqtt: Vec<String> = hub.mqtt_addresses().iter().map(ToString::to_string).collect();
+    format!("tidemill: ready mqtt={} http={}\n", mqtt.join(","), hub.http_address())
+}
+
+/// Puts the rules of the files as they are now to work, if they are good.
+async fn reload(hub: &Hub, source: &Source, patience: Duration) {
+    let reread = source.clone();
+    let loaded = tokio::task::spawn_blocking(move || config::load(&reread)).await;
+    match loaded {
+        Ok(Ok(config)) => {
+            let rules = config.rules.set.rules.len();
+            match hub.reload(config.rules, patience).await {
+                Ok(()) => {
+                    info!(rules, "connections and rules are reloaded; other settings are read at start only")
+                }
+                Err(error) => {
+                    error!(%error, "reloading rules; none is at work until the next reload succeeds")
+                }
+            }
+        }
+        Ok(Err(problems)) => {
+            for problem in &problems.0 {
+                error!(%problem, hint = problem.hint, "the configuration is not reloaded: the rules at work stay");
+            }
+        }
+        Err(failed) => warn!(%failed, "the configuration is not reloaded: the rules at work stay"),
+    }
+}
+
+struct Signals {
+    end: EndSignals,
+    reload: Signal,
+}
+
+/// What ends the program.
+struct EndSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        let end = EndSignals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        };
+        Ok(Signals { end, reload: signal(SignalKind::hangup())? })
+    }
+}
+
+impl EndSignals {
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

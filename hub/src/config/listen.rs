@@ -1,0 +1,71 @@
+//! Nothing listens beyond loopback by accident: there is no authentication yet, so whoever can connect can
+//! publish, read and see everything. An address beyond loopback needs `allow_anonymous: true` in so many words.
+
+use std::net::SocketAddr;
+
+use tidemill_rules::Diagnostic;
+use tidemill_rules::yaml::Node;
+
+use super::flags::flag_diagnostic;
+
+/// Where a refused address was written.
+pub(super) enum Place<'a> {
+    /// With a flag: `--mqtt`.
+    Flag(&'static str),
+    /// In the file: its `mqtt:` or `http:` map, if it has one.
+    File(&'a Node),
+}
+
+/// Refuses addresses that others can reach, unless that was asked for.
+pub(super) fn check(
+    section: &str,
+    listen: &[SocketAddr],
+    allowed: bool,
+    place: &Place<'_>,
+) -> Vec<Diagnostic> {
+    if allowed {
+        return Vec::new();
+    }
+    let open = listen.iter().filter(|address| !address.ip().is_loopback());
+    open.map(|address| {
+        let message = format!(
+            "{section} address {address} can be reached from other machines, and anyone who reaches it is let in"
+        );
+        match place {
+            Place::Flag(flag) => flag_diagnostic(
+                flag,
+                &address.to_string(),
+                message,
+                Some("add --allow-anonymous if the network around it is trusted, or listen on 127.0.0.1"),
+            ),
+            Place::File(node) => {
+                let node = node.get("listen").unwrap_or(node);
+                let hint = format!(
+                    "say `{section}: {{ allow_anonymous: true }}` if the network around it is trusted, or listen on 127.0.0.1"
+                );
+                node.diagnostic(message).with_hint(hint)
+            }
+        }
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(address: &str, allowed: bool) -> usize {
+        check("mqtt", &[address.parse().unwrap()], allowed, &Place::Flag("--mqtt")).len()
+    }
+
+    #[test]
+    fn only_loopback_needs_no_permission() {
+        assert_eq!(refused("127.0.0.1:1883", false), 0);
+        assert_eq!(refused("127.8.0.1:1883", false), 0);
+        assert_eq!(refused("[::1]:1883", false), 0);
+        assert_eq!(refused("0.0.0.0:1883", false), 1);
+        assert_eq!(refused("[::]:1883", false), 1);
+        assert_eq!(refused("10.0.0.1:1883", false), 1);
+        assert_eq!(refused("10.0.0.1:1883", true), 0);
+    }
+}

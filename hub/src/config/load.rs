@@ -1,0 +1,285 @@
+//! [`load`]: the file, the files it includes and the flags, into one [`Config`] that was found good.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use tidemill_connectors::Connections;
+use tidemill_rules::yaml::{self, Node};
+use tidemill_rules::{Diagnostic, RuleSet};
+
+use super::flags::{Flags, flag_diagnostic};
+use super::listen::{self, Place};
+use super::settings::{HttpSettings, Settings, Telemetry};
+use crate::mqtt;
+
+/// Keys of a configuration file that are not plain settings.
+const RULE_KEYS: [&str; 3] = ["include", "connections", "rules"];
+/// Largest configuration or rule file in bytes; a larger one is surely not what was meant.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// Everything a hub needs to know, checked.
+pub struct Config {
+    /// The store.
+    pub store: tidemill_store::Options,
+    /// The broker.
+    pub mqtt: mqtt::Options,
+    /// The HTTP API.
+    pub http: HttpSettings,
+    /// Logs.
+    pub telemetry: Telemetry,
+    /// Rules and where they send.
+    pub rules: Rules,
+}
+
+/// A rule set whose connections and targets were found good.
+pub struct Rules {
+    /// The rules.
+    pub set: RuleSet,
+    /// Their destinations.
+    pub connections: Connections,
+}
+
+/// What to load: a file or a text in memory, and the flags.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// The flags; their `config` names the file.
+    pub flags: Flags,
+    /// A configuration that stands for the file (name and text): the demo's.
+    pub inline: Option<(String, String)>,
+}
+
+/// All that is wrong with a configuration.
+#[derive(Debug)]
+pub struct ConfigError(pub Vec<Diagnostic>);
+
+impl fmt::Display for ConfigError {
+    /// One line for each problem.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, diagnostic) in self.0.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{diagnostic}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl ConfigError {
+    /// Every problem with the lines around it, for people.
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.0.iter().map(|diagnostic| diagnostic.render().trim_end().to_owned() + "\n").collect()
+    }
+}
+
+/// Reads and checks everything. Opens nothing but files to read.
+pub fn load(source: &Source) -> Result<Config, ConfigError> {
+    let mut problems = Vec::new();
+    let flags = &source.flags;
+    let main = match (&source.inline, &flags.config) {
+        (Some((name, text)), _) => parse(name.clone(), text.clone(), &mut problems),
+        (None, Some(path)) => read_flag("--config", path, &mut problems),
+        (None, None) => None,
+    };
+    let settings = settings(main.as_ref(), &mut problems);
+    let base = flags.config.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+    let mut documents = Vec::new();
+    if let Some(main) = main.as_ref().filter(|main| main.as_map().is_some()) {
+        documents.push(main.clone());
+        documents.extend(included(main, base, &mut problems));
+    }
+    documents.extend(flags.rules.iter().filter_map(|path| read_flag("--rules", path, &mut problems)));
+    let rules = rules(&documents, &mut problems);
+    let (mut mqtt, mut http) = (settings.mqtt, settings.http);
+    problems.extend(apply_listen(flags, main.as_ref(), &mut mqtt, &mut http));
+    match rules {
+        Some(rules) if problems.is_empty() => {
+            let dir = flags.data_dir.clone().or(settings.data_dir).unwrap_or_else(|| "tidemill-data".into());
+            let flush = flags.flush.or(settings.flush).map(Into::into).unwrap_or_default();
+            let store = settings.log.options(&dir, flush);
+            Ok(Config { store, mqtt, http, telemetry: settings.telemetry, rules })
+        }
+        _ => Err(ConfigError(problems)),
+    }
+}
+
+/// The plain settings of the file; the defaults where there are none or they are wrong.
+fn settings(main: Option<&Node>, problems: &mut Vec<Diagnostic>) -> Settings {
+    let Some(main) = main else { return Settings::default() };
+    if main.as_map().is_none() {
+        // An empty file is one with everything left out.
+        if !main.is_null() {
+            let message = "a configuration is a map of keys, such as `data_dir: ./tidemill-data`";
+            problems.push(main.diagnostic(message));
+        }
+        return Settings::default();
+    }
+    main.without(&RULE_KEYS).decode().unwrap_or_else(|errors| {
+        problems.extend(errors);
+        Settings::default()
+    })
+}
+
+/// Loads the rules and checks what they connect to; `None` if anything is wrong.
+fn rules(documents: &[Node], problems: &mut Vec<Diagnostic>) -> Option<Rules> {
+    let set = tidemill_rules::load(documents).map_err(|errors| problems.extend(errors)).ok()?;
+    let connections = Connections::check(&set).map_err(|errors| problems.extend(errors)).ok()?;
+    Some(Rules { set, connections })
+}
+
+/// The documents of `include: [files]`, which are relative to the file that includes them.
+fn included(main: &Node, base: &Path, problems: &mut Vec<Diagnostic>) -> Vec<Node> {
+    let Some(include) = main.get("include") else { return Vec::new() };
+    let Some(entries) = include.as_seq() else {
+        problems.push(include.diagnostic("`include` is a list of files, such as `[rules.yaml]`"));
+        return Vec::new();
+    };
+    let mut documents = Vec::new();
+    for entry in entries {
+        let Some(name) = entry.as_str() else {
+            problems.push(entry.diagnostic("an included file is named by its path, a string"));
+            continue;
+        };
+        match read(&base.join(name)) {
+            Ok((name, text)) => documents.extend(parse(name, text, problems)),
+            Err(error) => {
+                let message = format!("cannot read included file `{name}`: {error}");
+                let hint = "paths are relative to the file that includes them";
+                problems.push(entry.diagnostic(message).with_hint(hint));
+            }
+        }
+    }
+    documents
+}
+
+/// Puts the addresses of flags in the place of the file's, and refuses what should not be open.
+fn apply_listen(
+    flags: &Flags,
+    main: Option<&Node>,
+    mqtt: &mut mqtt::Options,
+    http: &mut HttpSettings,
+) -> Vec<Diagnostic> {
+    let place =
+        |section: &str, flagged: bool, flag: &'static str| match main.and_then(|node| node.get(section)) {
+            Some(node) if !flagged => Place::File(node),
+            _ => Place::Flag(flag),
+        };
+    if !flags.mqtt.is_empty() {
+        mqtt.listen.clone_from(&flags.mqtt);
+    }
+    if let Some(address) = flags.http {
+        http.listen = address;
+    }
+    mqtt.allow_anonymous |= flags.allow_anonymous;
+    http.allow_anonymous |= flags.allow_anonymous;
+    let mqtt_place = place("mqtt", !flags.mqtt.is_empty(), "--mqtt");
+    let http_place = place("http", flags.http.is_some(), "--http");
+    let mut problems = listen::check("mqtt", &mqtt.listen, mqtt.allow_anonymous, &mqtt_place);
+    problems.extend(listen::check("http", &[http.listen], http.allow_anonymous, &http_place));
+    problems
+}
+
+fn parse(name: String, text: String, problems: &mut Vec<Diagnostic>) -> Option<Node> {
+    yaml::parse(Arc::new(yaml::Source { name, text })).map_err(|errors| problems.extend(errors)).ok()
+}
+
+/// Reads and parses a file that a flag names.
+fn read_flag(flag: &str, path: &Path, problems: &mut Vec<Diagnostic>) -> Option<Node> {
+    match read(path) {
+        Ok((name, text)) => parse(name, text, problems),
+        Err(error) => {
+            let value = path.display().to_string();
+            let message = format!("cannot read `{value}`: {error}");
+            problems.push(flag_diagnostic(flag, &value, message, None));
+            None
+        }
+    }
+}
+
+/// A file's name for people, and its text.
+fn read(path: &Path) -> Result<(String, String), String> {
+    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
+    if size > FILE_BYTES_MAX {
+        return Err(format!("it has {size} bytes, and configuration files have at most {FILE_BYTES_MAX}"));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    Ok((path.display().to_string(), text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inline(text: &str, flags: Flags) -> Result<Config, ConfigError> {
+        load(&Source { flags, inline: Some(("tidemill.yaml".to_owned(), text.to_owned())) })
+    }
+
+    fn problems(text: &str) -> String {
+        inline(text, Flags::default()).err().map(|error| error.render()).unwrap_or_default()
+    }
+
+    #[test]
+    fn without_a_file_everything_is_on_loopback() {
+        let config = load(&Source::default()).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(config.mqtt.listen, ["127.0.0.1:1883".parse().unwrap()]);
+        assert_eq!(config.http.listen, "127.0.0.1:8080".parse().unwrap());
+        assert_eq!(config.store.dir, Path::new("tidemill-data"));
+        assert_eq!(config.rules.set.rules.len(), 0);
+    }
+
+    #[test]
+    fn settings_have_units_and_flags_win() {
+        let text = "data_dir: /var/lib/tidemill\nflush: async\nlog: { segment_bytes: 64MiB, checkpoint_interval: 50ms }\n\
+                    http: { listen: \"127.0.0.1:9090\" }\ntelemetry: { log: json, level: warn }\n";
+        let flags = Flags { http: Some("127.0.0.1:7070".parse().unwrap()), ..Flags::default() };
+        let config = inline(text, flags).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(config.store.dir, Path::new("/var/lib/tidemill"));
+        assert_eq!(
+            (config.store.segment_bytes, config.store.flush),
+            (64 << 20, tidemill_store::Flush::Async)
+        );
+        assert_eq!(config.http.listen, "127.0.0.1:7070".parse().unwrap());
+    }
+
+    #[test]
+    fn an_empty_file_is_good() {
+        assert_eq!(problems(""), "");
+        assert_eq!(problems("# nothing\n"), "");
+    }
+
+    #[test]
+    fn every_problem_is_told_with_its_place() {
+        let text = "flsh: sync\nhttp:\n  listen: 0.0.0.0:8080\ninclude: [missing.yaml, 7]\n";
+        insta::assert_snapshot!(problems(text));
+    }
+
+    #[test]
+    fn listening_beyond_loopback_has_to_be_asked_for() {
+        insta::assert_snapshot!(problems("mqtt:\n  listen: [\"0.0.0.0:1883\"]\n"));
+        let allowed = "mqtt: { listen: [\"0.0.0.0:1883\"], allow_anonymous: true }\n";
+        assert_eq!(problems(allowed), "");
+        let flags = Flags { mqtt: vec!["0.0.0.0:1883".parse().unwrap()], ..Flags::default() };
+        let error = load(&Source { flags: flags.clone(), inline: None }).err().map(|error| error.render());
+        insta::assert_snapshot!(error.unwrap_or_default());
+        assert!(load(&Source { flags: Flags { allow_anonymous: true, ..flags }, inline: None }).is_ok());
+    }
+
+    #[test]
+    fn included_files_are_found_beside_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        write(
+            "main.yaml",
+            "include: [more.yaml]\nrules:\n  - name: a\n    from: { mqtt: [\"t\"] }\n    to: [ { out: } ]\n",
+        );
+        write("more.yaml", "connections:\n  out: { file: { path: out.jsonl } }\n");
+        let flags = Flags { config: Some(dir.path().join("main.yaml")), ..Flags::default() };
+        let config =
+            load(&Source { flags, inline: None }).unwrap_or_else(|error| panic!("{}", error.render()));
+        assert_eq!((config.rules.set.connections.len(), config.rules.set.rules.len()), (1, 1));
+    }
+}

@@ -1,0 +1,19 @@
+//! Configuration: `tidemill.yaml`, rule files, and the command-line flags that override them.
+//!
+//! Everything is checked before anything is opened, and every problem is reported with its place, not only
+//! the first one.
+//!
+//! # Layout
+//! - `settings`: the shape of `tidemill.yaml` beside rules and connections
+//! - `flags`: what the command line overrides
+//! - `load`: file, included files and flags into one checked [`Config`]
+//! - `listen`: why nothing listens beyond loopback by accident
+
+mod flags;
+mod listen;
+mod load;
+mod settings;
+
+pub use flags::Flags;
+pub use load::{Config, ConfigError, Rules, Source, load};
+pub use settings::{FlushSetting, HttpSettings, LogFormat, Telemetry};

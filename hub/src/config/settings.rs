@@ -1,0 +1,149 @@
+//! The shape of `tidemill.yaml` beside `connections`, `rules` and `include`, which have their own readers.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use tidemill_rules::units;
+use tidemill_store::Flush;
+
+use crate::mqtt;
+
+/// Everything that has a plain value. Every key may be left out.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Settings {
+    /// Where the log and its indexes live; relative to the working directory.
+    pub data_dir: Option<PathBuf>,
+    /// How durable a message is before it is acknowledged.
+    pub flush: Option<FlushSetting>,
+    /// The store's sizes and intervals.
+    pub log: LogSettings,
+    /// The broker.
+    pub mqtt: mqtt::Options,
+    /// The HTTP API.
+    pub http: HttpSettings,
+    /// Logs.
+    pub telemetry: Telemetry,
+}
+
+/// [`Flush`] as written.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum FlushSetting {
+    /// Acknowledge after fdatasync: survives a power cut.
+    Sync,
+    /// Acknowledge after the write: survives the death of the process.
+    Async,
+}
+
+impl From<FlushSetting> for Flush {
+    fn from(setting: FlushSetting) -> Self {
+        match setting {
+            FlushSetting::Sync => Flush::Sync,
+            FlushSetting::Async => Flush::Async,
+        }
+    }
+}
+
+/// The keys of `log:`. See [`tidemill_store::Options`] for what each one bounds.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct LogSettings {
+    #[serde(deserialize_with = "units::size_option")]
+    segment_bytes: Option<u64>,
+    #[serde(deserialize_with = "units::size_option")]
+    tail_cache_bytes: Option<u64>,
+    #[serde(deserialize_with = "units::size_option")]
+    append_queue_bytes: Option<u64>,
+    #[serde(deserialize_with = "units::size_option")]
+    index_buffer_bytes: Option<u64>,
+    #[serde(deserialize_with = "units::size_option")]
+    record_bytes_max: Option<u64>,
+    #[serde(deserialize_with = "units::duration_option")]
+    checkpoint_interval: Option<Duration>,
+    #[serde(deserialize_with = "units::duration_option")]
+    async_flush_interval: Option<Duration>,
+}
+
+impl LogSettings {
+    /// The store's options with what was set.
+    pub(super) fn options(&self, dir: &Path, flush: Flush) -> tidemill_store::Options {
+        let mut options = tidemill_store::Options::new(dir);
+        options.flush = flush;
+        set_size(&mut options.tail_cache_bytes, self.tail_cache_bytes);
+        set_size(&mut options.append_queue_bytes, self.append_queue_bytes);
+        set_size(&mut options.index_buffer_bytes, self.index_buffer_bytes);
+        set(&mut options.segment_bytes, self.segment_bytes);
+        set(
+            &mut options.record_bytes_max,
+            self.record_bytes_max.map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX)),
+        );
+        set(&mut options.checkpoint_interval, self.checkpoint_interval);
+        set(&mut options.async_flush_interval, self.async_flush_interval);
+        options
+    }
+}
+
+fn set<T>(value: &mut T, setting: Option<T>) {
+    if let Some(setting) = setting {
+        *value = setting;
+    }
+}
+
+fn set_size(value: &mut usize, setting: Option<u64>) {
+    set(value, setting.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)));
+}
+
+/// The keys of `http:`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpSettings {
+    /// Where the API listens.
+    pub listen: SocketAddr,
+    /// Says in so many words that anyone who reaches a `listen` beyond loopback may read everything.
+    pub allow_anonymous: bool,
+    /// Most connections at once; further ones wait to be accepted.
+    pub connections_max: usize,
+    /// Most requests of `/api/v1/records` at once; each holds a queue open.
+    pub tails_max: usize,
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        HttpSettings {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            allow_anonymous: false,
+            connections_max: 512,
+            tails_max: 64,
+        }
+    }
+}
+
+/// The keys of `telemetry:`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Telemetry {
+    /// How log lines are written to standard error.
+    pub log: LogFormat,
+    /// `error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,tidemill_hub::router=debug`.
+    pub level: String,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Telemetry { log: LogFormat::Text, level: "info".to_owned() }
+    }
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line, for machines.
+    Json,
+}

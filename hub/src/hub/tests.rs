@@ -1,0 +1,282 @@
+//! A whole hub in the process: records in, files and the HTTP API out.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::{Response, StatusCode};
+use serde_json::Value;
+
+use super::{Hub, StartError};
+use crate::config::{Config, Flags, Source, load};
+use crate::message::{self, Properties};
+use crate::mqtt::codec::Qos;
+
+const RULES: &str = r#"
+connections:
+  out: { file: { path: "@DIR@/out.jsonl" } }
+rules:
+  - name: hot
+    from: { mqtt: ["t/+"] }
+    where: { data: { temp: [ { numeric: [">", 10] } ] } }
+    data: { temp: "{{ data.temp }}" }
+    to: [ { out: } ]
+  - name: all
+    from: { mqtt: ["t/#"] }
+    data: { unit: "{{ data.unit }}" }
+    to: [ { out: { name: units } } ]
+"#;
+
+fn config(dir: &Path, rules: &str) -> Config {
+    let local = "127.0.0.1:0".parse().unwrap();
+    let flags =
+        Flags { data_dir: Some(dir.join("data")), mqtt: vec![local], http: Some(local), ..Flags::default() };
+    let text = rules.replace("@DIR@", &dir.display().to_string());
+    load(&Source { flags, inline: Some(("test.yaml".to_owned(), text)) })
+        .unwrap_or_else(|e| panic!("{}", e.render()))
+}
+
+async fn start(dir: &Path, rules: &str) -> Hub {
+    Hub::start(config(dir, rules)).await.unwrap()
+}
+
+async fn publish(hub: &Hub, topic: &str, payload: &str) {
+    let properties = Properties { client: "c1".into(), ..Properties::default() }.encode().unwrap();
+    let payload = Bytes::copy_from_slice(payload.as_bytes());
+    let record = message::record(topic.into(), properties, payload, Qos::AtLeastOnce, false);
+    hub.store().append(vec![record]).await.unwrap();
+}
+
+async fn ask(hub: &Hub, path: &str) -> Response {
+    reqwest::get(format!("http://{}{path}", hub.http_address())).await.unwrap()
+}
+
+async fn json(hub: &Hub, path: &str) -> Value {
+    let response = ask(hub, path).await;
+    let (status, text) = (response.status(), response.text().await.unwrap());
+    assert!(status.is_success(), "{path}: {status} {text}");
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}: {text}"))
+}
+
+async fn until_drained(hub: &Hub) {
+    let waited = async {
+        loop {
+            let view = hub.view();
+            let lag: u64 = view.targets.iter().map(|target| target.snapshot(hub.store()).lag).sum();
+            if view.router_lag(hub.store()) + lag == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waited).await.expect("everything is delivered");
+}
+
+fn lines(dir: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(dir.join("out.jsonl")).unwrap_or_default();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+async fn stop(hub: Hub) {
+    hub.stop(Duration::from_secs(5)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_reach_targets_and_the_api_tells_about_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = start(dir.path(), RULES).await;
+    assert_eq!(ask(&hub, "/healthz").await.status(), StatusCode::OK);
+    assert_eq!(ask(&hub, "/readyz").await.status(), StatusCode::OK);
+    publish(&hub, "t/a", r#"{"temp":11,"unit":"C"}"#).await;
+    publish(&hub, "t/a", r#"{"temp":10,"unit":"C"}"#).await;
+    publish(&hub, "t/b", "no json").await;
+    publish(&hub, "other", r#"{"temp":99,"unit":"C"}"#).await;
+    until_drained(&hub).await;
+    let delivered = lines(dir.path());
+    assert_eq!(delivered.iter().filter(|event| event["data"]["temp"] == 11).count(), 1);
+    assert_eq!(delivered.iter().filter(|event| event["data"]["unit"] == "C").count(), 2);
+    assert_eq!(delivered.len(), 3);
+
+    let rules = json(&hub, "/api/v1/rules").await;
+    assert_eq!(rules["router"]["not_json"], 1);
+    assert_eq!(rules["rules"][0]["matched"], 1);
+    assert_eq!(rules["rules"][1]["matched"], 3);
+    let target = &rules["rules"][1]["targets"][0];
+    assert_eq!(
+        (&target["name"], &target["dead_letters"], &target["lag"]),
+        (&"units".into(), &1.into(), &0.into())
+    );
+
+    let letters = json(&hub, "/api/v1/dead-letters?rule=all&target=units").await;
+    assert_eq!(letters["count"], 1);
+    let letter = &letters["dead_letters"][0];
+    assert!(letter["error"].as_str().unwrap().contains("data.unit"), "{letter}");
+    assert_eq!((&letter["record"]["topic"], &letter["record"]["client"]), (&"t/b".into(), &"c1".into()));
+    let position = letter["position"].as_str().unwrap();
+    let told = json(&hub, &format!("/api/v1/explain?position={position}")).await;
+    assert_eq!(told["rules"][0]["verdict"], "not json");
+    assert_eq!(told["rules"][1]["targets"][0]["verdict"], "dead letter");
+
+    let queues = json(&hub, "/api/v1/queues").await;
+    let names: Vec<_> =
+        queues["queues"].as_array().unwrap().iter().map(|queue| queue["name"].clone()).collect();
+    assert_eq!(names, ["router", "rule/hot", "rule/all"]);
+    assert_eq!(queues["queues"][2]["readers"][0]["lag"], 0);
+    let page = json(&hub, "/api/v1/queues?limit=1").await;
+    assert_eq!((page["queues"].as_array().unwrap().len(), page["next"].is_u64()), (1, true));
+
+    let metrics = ask(&hub, "/metrics").await.text().await.unwrap();
+    for line in [
+        "tidemill_router_matched_total{rule=\"all\"} 3",
+        "tidemill_delivery_dead_letters{rule=\"all\",target=\"units\"} 1",
+        "tidemill_delivery_lag_entries{rule=\"hot\",target=\"out\"} 0",
+        "tidemill_store_records_total 4",
+        "tidemill_hub_ready 1",
+    ] {
+        assert!(metrics.contains(line), "{line} is not in\n{metrics}");
+    }
+    stop(hub).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_are_read_from_the_past_and_as_they_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = start(dir.path(), RULES).await;
+    for n in 0..3 {
+        publish(&hub, if n == 1 { "t/b" } else { "t/a" }, &format!("{{\"n\":{n}}}")).await;
+    }
+    let text = ask(&hub, "/api/v1/records?filter=t/a&from=earliest").await.text().await.unwrap();
+    let past: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let payloads: Vec<_> = past.iter().map(|record| record["payload"].as_str().unwrap()).collect();
+    assert_eq!(payloads, [r#"{"n":0}"#, r#"{"n":2}"#], "from the queue that covers the filter");
+    assert_eq!(
+        (&past[0]["qos"], &past[0]["client"], &past[0]["retain"]),
+        (&1.into(), &"c1".into(), &false.into())
+    );
+    let limited = ask(&hub, "/api/v1/records?queue=router&from=1&limit=1").await.text().await.unwrap();
+    assert!(limited.contains("t/b") && limited.lines().count() == 1, "{limited}");
+    let time = past[1]["time"].as_str().unwrap();
+    let since = ask(&hub, &format!("/api/v1/records?filter=t/a&from={time}")).await.text().await.unwrap();
+    assert!(since.contains(r#"{\"n\":2}"#), "{since}");
+
+    let mut live = ask(&hub, "/api/v1/records?filter=new/%2B&wait=20s&limit=1").await;
+    publish(&hub, "new/x", "\u{1}").await;
+    let line = live.chunk().await.unwrap().unwrap();
+    let record: Value = serde_json::from_slice(&line).unwrap();
+    assert_eq!((&record["topic"], &record["payload"]), (&"new/x".into(), &"\u{1}".into()));
+    assert_eq!(live.chunk().await.unwrap(), None, "limit=1 ends it");
+
+    let refused = ask(&hub, "/api/v1/records?filter=never/seen&from=earliest").await;
+    assert_eq!(refused.status(), StatusCode::NOT_FOUND);
+    let problem: Value = refused.json().await.unwrap();
+    assert!(
+        problem["error"].as_str().unwrap().contains("never/seen") && problem["hint"].is_string(),
+        "{problem}"
+    );
+    for bad in
+        ["", "?filter=a&queue=b", "?filter=a%23&from=latest", "?filter=a&from=soon", "?filter=a&limt=1"]
+    {
+        let response = ask(&hub, &format!("/api/v1/records{bad}")).await;
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{bad}");
+        assert_eq!(response.headers()["content-type"], "application/problem+json", "{bad}");
+    }
+    stop(hub).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_goes_on_where_it_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = start(dir.path(), RULES).await;
+    publish(&hub, "t/a", r#"{"temp":11,"unit":"C"}"#).await;
+    until_drained(&hub).await;
+    let locked = Hub::start(config(dir.path(), RULES)).await.err();
+    assert!(matches!(locked, Some(StartError::Store(_))), "the directory is in use");
+    stop(hub).await;
+    let hub = start(dir.path(), RULES).await;
+    publish(&hub, "t/a", r#"{"temp":12,"unit":"C"}"#).await;
+    until_drained(&hub).await;
+    stop(hub).await;
+    let temps: Vec<_> = lines(dir.path()).iter().filter_map(|event| event["data"]["temp"].as_u64()).collect();
+    assert_eq!(temps, [11, 12]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_are_reloaded_and_removed_ones_cost_nothing_that_was_pending() {
+    let dir = tempfile::tempdir().unwrap();
+    // The file cannot be written: its folder is not there.
+    let broken = RULES.replace("@DIR@/out.jsonl", "@DIR@/missing/out.jsonl");
+    let hub = start(dir.path(), &broken).await;
+    publish(&hub, "t/a", r#"{"temp":11,"unit":"C"}"#).await;
+    let none = "{}";
+    let names = |queues: &Value| -> Vec<String> {
+        let queues = queues["queues"].as_array().unwrap().iter();
+        queues.map(|queue| queue["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let waited = async {
+        while hub.view().router_lag(hub.store()) > 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waited).await.unwrap();
+    hub.reload(config(dir.path(), none).rules, Duration::from_secs(5)).await.unwrap();
+    let queues = json(&hub, "/api/v1/queues").await;
+    assert_eq!(names(&queues), ["router", "rule/hot", "rule/all"], "nothing undelivered is dropped");
+
+    hub.reload(config(dir.path(), RULES).rules, Duration::from_secs(5)).await.unwrap();
+    until_drained(&hub).await;
+    assert_eq!(lines(dir.path()).len(), 2, "it goes on when the rules are back");
+    hub.reload(config(dir.path(), none).rules, Duration::from_secs(5)).await.unwrap();
+    let queues = json(&hub, "/api/v1/queues").await;
+    assert_eq!(names(&queues), ["router"], "what has nothing pending goes by itself");
+    stop(hub).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_queue_of_a_removed_rule_can_be_dropped_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let broken = RULES.replace("@DIR@/out.jsonl", "@DIR@/missing/out.jsonl");
+    let hub = start(dir.path(), &broken).await;
+    publish(&hub, "t/a", r#"{"temp":11,"unit":"C"}"#).await;
+    let waited = async {
+        while hub.view().router_lag(hub.store()) > 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waited).await.unwrap();
+    let queues = json(&hub, "/api/v1/queues").await;
+    let id = queues["queues"][1]["id"].as_u64().unwrap();
+    let drop_it = || async {
+        let url = format!("http://{}/api/v1/queues/{id}", hub.http_address());
+        reqwest::Client::new().delete(url).send().await.unwrap().status()
+    };
+    assert_eq!(drop_it().await, StatusCode::CONFLICT);
+    hub.reload(config(dir.path(), "{}").rules, Duration::from_secs(5)).await.unwrap();
+    assert_eq!(drop_it().await, StatusCode::NO_CONTENT);
+    assert_eq!(drop_it().await, StatusCode::NOT_FOUND);
+    stop(hub).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_target_that_has_everything_leaves_no_cursor() {
+    let dir = tempfile::tempdir().unwrap();
+    let both = RULES.replace("to: [ { out: } ]", "to: [ { out: }, { out: { name: copy } } ]");
+    let hub = start(dir.path(), &both).await;
+    publish(&hub, "t/a", r#"{"temp":11,"unit":"C"}"#).await;
+    until_drained(&hub).await;
+    assert_eq!(lines(dir.path()).len(), 3);
+    let owners = |queues: &Value| -> Vec<String> {
+        let readers = queues["queues"][1]["readers"].as_array().unwrap().iter();
+        readers.map(|reader| reader["owner"].as_str().unwrap().to_owned()).collect()
+    };
+    let mut before = owners(&json(&hub, "/api/v1/queues").await);
+    before.sort_unstable();
+    assert_eq!(before, ["target/hot/copy", "target/hot/out"]);
+    hub.reload(config(dir.path(), RULES).rules, Duration::from_secs(5)).await.unwrap();
+    assert_eq!(owners(&json(&hub, "/api/v1/queues").await), ["target/hot/out"]);
+    // Back again, it begins now: what the rule matched before has been delivered.
+    hub.reload(config(dir.path(), &both).rules, Duration::from_secs(5)).await.unwrap();
+    publish(&hub, "t/a", r#"{"temp":12,"unit":"C"}"#).await;
+    until_drained(&hub).await;
+    assert_eq!(lines(dir.path()).len(), 6);
+    stop(hub).await;
+}
