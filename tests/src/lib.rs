@@ -1,0 +1,23 @@
+//! What the whole-system tests in `tests/tests/` are made of: real servers, clients with exact control,
+//! and checkers that know what was acknowledged. Failures panic: a server dropped by a panic prints the end of its log.
+//!
+//! # Layout
+//! - [`services`] starts Apache Kafka, RabbitMQ, an HTTP function and Tidemill itself, each on its own loopback ports
+//! - [`process`] a child process that cannot outlive its test
+//! - [`mqtt`] a small MQTT client that hides nothing: every packet is the caller's own
+//! - [`load`] publishers that reconnect and resend what was not acknowledged
+//! - [`ledger`] checks arrivals against what was published: nothing lost, order kept, duplicates counted
+//! - [`kafka_reader`] and [`events`] read what came out, the latter with cloudevents-sdk as the judge
+//! - [`wait`], [`ports`], [`report`], [`place`] small helpers
+
+pub mod events;
+pub mod kafka_reader;
+pub mod ledger;
+pub mod load;
+pub mod mqtt;
+pub mod place;
+pub mod ports;
+pub mod process;
+pub mod report;
+pub mod services;
+pub mod wait;

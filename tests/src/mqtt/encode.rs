@@ -1,0 +1,215 @@
+//! Packets that a client sends.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::Level;
+
+/// A CONNECT.
+#[derive(Clone, Debug)]
+pub struct Connect {
+    /// Protocol level.
+    pub level: Level,
+    /// Client identifier.
+    pub client: String,
+    /// Clean session (3.1.1) or clean start (5.0).
+    pub clean: bool,
+    /// Seconds that the session outlives the connection (5.0; in 3.1.1 `clean` says it).
+    pub expiry_s: u32,
+    /// Keep alive in seconds.
+    pub keep_alive_s: u16,
+    /// Most PUBLISHes that may await our acknowledgement (5.0).
+    pub receive_max: Option<u16>,
+    /// The will.
+    pub will: Option<Publish>,
+}
+
+impl Connect {
+    /// A session of MQTT 5.0 that ends with its connection.
+    #[must_use]
+    pub fn clean(client: impl Into<String>) -> Connect {
+        Connect {
+            level: Level::V5,
+            client: client.into(),
+            clean: true,
+            expiry_s: 0,
+            keep_alive_s: 60,
+            receive_max: None,
+            will: None,
+        }
+    }
+
+    /// A session of MQTT 5.0 that is found again.
+    #[must_use]
+    pub fn persistent(client: impl Into<String>) -> Connect {
+        Connect { clean: false, expiry_s: u32::MAX, ..Connect::clean(client) }
+    }
+
+    /// The same in another protocol version.
+    #[must_use]
+    pub fn level(self, level: Level) -> Connect {
+        Connect { level, ..self }
+    }
+
+    pub(super) fn encode(&self) -> Bytes {
+        let mut body = BytesMut::new();
+        string(&mut body, "MQTT");
+        body.put_u8(self.level as u8);
+        let mut flags = u8::from(self.clean) << 1;
+        if let Some(will) = &self.will {
+            flags |= 1 << 2 | will.qos << 3 | u8::from(will.retain) << 5;
+        }
+        body.put_u8(flags);
+        body.put_u16(self.keep_alive_s);
+        if self.level == Level::V5 {
+            let mut properties = BytesMut::new();
+            properties.put_u8(0x11);
+            properties.put_u32(self.expiry_s);
+            if let Some(receive_max) = self.receive_max {
+                properties.put_u8(0x21);
+                properties.put_u16(receive_max);
+            }
+            varint(&mut body, properties.len());
+            body.put(properties);
+        }
+        string(&mut body, &self.client);
+        if let Some(will) = &self.will {
+            if self.level == Level::V5 {
+                body.put_u8(0);
+            }
+            string(&mut body, &will.topic);
+            body.put_u16(u16::try_from(will.payload.len()).expect("a will of less than 64 KiB"));
+            body.put_slice(&will.payload);
+        }
+        packet(0x10, &body)
+    }
+}
+
+/// A PUBLISH.
+#[derive(Clone, Debug)]
+pub struct Publish {
+    /// The topic.
+    pub topic: String,
+    /// The payload.
+    pub payload: Bytes,
+    /// QoS.
+    pub qos: u8,
+    /// Whether it is to be retained.
+    pub retain: bool,
+    /// Whether it was sent before.
+    pub dup: bool,
+    /// Packet identifier; not sent with QoS 0.
+    pub id: u16,
+    /// Content type (5.0).
+    pub content_type: Option<String>,
+    /// User properties (5.0).
+    pub user: Vec<(String, String)>,
+}
+
+impl Publish {
+    /// A PUBLISH without extras.
+    #[must_use]
+    pub fn new(topic: impl Into<String>, payload: impl Into<Bytes>, qos: u8, id: u16) -> Publish {
+        Publish {
+            topic: topic.into(),
+            payload: payload.into(),
+            qos,
+            retain: false,
+            dup: false,
+            id,
+            content_type: None,
+            user: Vec::new(),
+        }
+    }
+
+    /// The same, retained.
+    #[must_use]
+    pub fn retained(self) -> Publish {
+        Publish { retain: true, ..self }
+    }
+
+    pub(super) fn encode(&self, level: Level) -> Bytes {
+        let mut body = BytesMut::with_capacity(self.topic.len() + self.payload.len() + 16);
+        string(&mut body, &self.topic);
+        if self.qos > 0 {
+            body.put_u16(self.id);
+        }
+        if level == Level::V5 {
+            let mut properties = BytesMut::new();
+            if let Some(content_type) = &self.content_type {
+                properties.put_u8(0x03);
+                string(&mut properties, content_type);
+            }
+            for (key, value) in &self.user {
+                properties.put_u8(0x26);
+                string(&mut properties, key);
+                string(&mut properties, value);
+            }
+            varint(&mut body, properties.len());
+            body.put(properties);
+        }
+        body.put_slice(&self.payload);
+        packet(0x30 | u8::from(self.dup) << 3 | self.qos << 1 | u8::from(self.retain), &body)
+    }
+}
+
+/// PUBACK (4), PUBREC (5), PUBREL (6) or PUBCOMP (7).
+pub(super) fn acknowledgement(kind: u8, id: u16) -> Bytes {
+    let flags = if kind == 6 { 2 } else { 0 };
+    packet(kind << 4 | flags, &id.to_be_bytes())
+}
+
+pub(super) fn subscribe(level: Level, id: u16, filters: &[(&str, u8)]) -> Bytes {
+    let mut body = list_head(level, id);
+    for (filter, qos) in filters {
+        string(&mut body, filter);
+        body.put_u8(*qos);
+    }
+    packet(0x82, &body)
+}
+
+pub(super) fn unsubscribe(level: Level, id: u16, filters: &[&str]) -> Bytes {
+    let mut body = list_head(level, id);
+    for filter in filters {
+        string(&mut body, filter);
+    }
+    packet(0xa2, &body)
+}
+
+pub(super) const PINGREQ: [u8; 2] = [0xc0, 0];
+pub(super) const DISCONNECT: [u8; 2] = [0xe0, 0];
+
+fn list_head(level: Level, id: u16) -> BytesMut {
+    let mut body = BytesMut::new();
+    body.put_u16(id);
+    if level == Level::V5 {
+        body.put_u8(0);
+    }
+    body
+}
+
+/// A packet of a first byte and what follows the remaining length. Public for tests that build bad packets.
+#[must_use]
+pub fn packet(first: u8, body: &[u8]) -> Bytes {
+    let mut whole = BytesMut::with_capacity(body.len() + 5);
+    whole.put_u8(first);
+    varint(&mut whole, body.len());
+    whole.put_slice(body);
+    whole.freeze()
+}
+
+fn string(to: &mut BytesMut, text: &str) {
+    to.put_u16(u16::try_from(text.len()).expect("a string of less than 64 KiB"));
+    to.put_slice(text.as_bytes());
+}
+
+fn varint(to: &mut BytesMut, mut value: usize) {
+    loop {
+        let byte = (value & 0x7f) as u8;
+        value >>= 7;
+        if value == 0 {
+            to.put_u8(byte);
+            return;
+        }
+        to.put_u8(byte | 0x80);
+    }
+}

@@ -1,0 +1,205 @@
+//! [`Tidemill`]: the hub under test, as the binary that people run.
+//!
+//! # Layout
+//! - this file: starting, killing and stopping it
+//! - [`api`] its HTTP API
+//! - [`metrics`] a reader of its Prometheus text
+
+pub mod api;
+pub mod metrics;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::ports;
+use crate::process::{Ended, Memory, Process, run};
+
+/// Recovery included.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// A graceful stop drains and checkpoints.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// A command that ends by itself.
+const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+
+/// The binary: `$TIDEMILL_BIN`, or the one that was built into the same target folder as this test.
+///
+/// # Panics
+/// When it was not built.
+#[must_use]
+pub fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("TIDEMILL_BIN") {
+        return path.into();
+    }
+    // target/PROFILE/deps/TEST
+    let test = std::env::current_exe().expect("this test's own path");
+    let path = test.ancestors().nth(2).expect("a target folder").join("tidemill");
+    assert!(
+        path.exists(),
+        "{} does not exist: build it first (cargo build --release -p tidemill-hub), in this test's profile",
+        path.display()
+    );
+    path
+}
+
+/// `tidemill` with arguments, in folder `dir`.
+#[must_use]
+pub fn command<S: AsRef<std::ffi::OsStr>>(dir: &Path, arguments: &[S]) -> Command {
+    let mut command = Command::new(binary());
+    command.current_dir(dir).args(arguments);
+    command
+}
+
+/// Runs `tidemill` with arguments to its end.
+///
+/// # Panics
+/// When it does not end.
+pub async fn tidemill<S: AsRef<std::ffi::OsStr>>(dir: &Path, arguments: &[S]) -> Ended {
+    run("tidemill", command(dir, arguments), COMMAND_LIMIT).await
+}
+
+/// A running (or just stopped) hub with a data directory of its own.
+pub struct Tidemill {
+    dir: TempDir,
+    mqtt: SocketAddr,
+    http: SocketAddr,
+    arguments: Vec<String>,
+    process: Option<Process>,
+    starts: u32,
+}
+
+impl Tidemill {
+    /// Starts a hub with these rules (YAML; none if empty) on free ports, and waits until it is ready.
+    ///
+    /// # Panics
+    /// When it does not become ready; the end of its log is printed.
+    pub async fn start(rules: &str) -> Tidemill {
+        Self::start_with(rules, &[]).await
+    }
+
+    /// [`Tidemill::start`] with further arguments of `tidemill serve`.
+    ///
+    /// # Panics
+    /// When it does not become ready; the end of its log is printed.
+    pub async fn start_with(rules: &str, arguments: &[&str]) -> Tidemill {
+        let dir = tempfile::Builder::new().prefix("tidemill-hub-").tempdir().expect("a temporary folder");
+        let mut arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        if !rules.is_empty() {
+            fs::write(dir.path().join("rules.yaml"), rules).expect("a writable folder");
+            arguments.extend(["--rules".into(), "rules.yaml".into()]);
+        }
+        Self::start_in(dir, arguments).await
+    }
+
+    /// Starts a hub in a folder that was prepared, with these arguments beside data directory and addresses.
+    ///
+    /// # Panics
+    /// When it does not become ready; the end of its log is printed.
+    pub async fn start_in(dir: TempDir, arguments: Vec<String>) -> Tidemill {
+        let (mqtt, http) = (ports::free_address(), ports::free_address());
+        let mut hub = Tidemill { dir, mqtt, http, arguments, process: None, starts: 0 };
+        hub.start_again().await;
+        hub
+    }
+
+    /// Where it listens for MQTT.
+    #[must_use]
+    pub fn mqtt(&self) -> SocketAddr {
+        self.mqtt
+    }
+
+    /// Where it listens for HTTP.
+    #[must_use]
+    pub fn http(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// The folder it runs in, which holds its data directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Its data directory.
+    #[must_use]
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// SIGTERM, and waits for the end.
+    ///
+    /// # Panics
+    /// When it does not end; the end of its log is printed.
+    pub async fn terminate(&mut self) -> ExitStatus {
+        let mut process = self.process.take().expect("a running hub");
+        process.signal(Signal::TERM);
+        process.wait(STOP_LIMIT).await
+    }
+
+    /// Starts it again with the data it had, on the same ports, and waits until it is ready.
+    ///
+    /// # Panics
+    /// When it does not become ready; the end of its log is printed.
+    pub async fn start_again(&mut self) {
+        self.spawn();
+        self.ready().await;
+    }
+
+    /// Starts it again without waiting.
+    pub fn spawn(&mut self) {
+        self.starts += 1;
+        let mut command = command(self.dir.path(), &["serve", "--data-dir", "data"]);
+        command.args(["--mqtt", &self.mqtt.to_string(), "--http", &self.http.to_string()]);
+        command.args(&self.arguments);
+        let name = format!("tidemill-{}", self.starts);
+        self.process = Some(Process::start(&name, command, self.dir.path(), Signal::KILL));
+    }
+
+    /// Waits until it says that it is ready.
+    ///
+    /// # Panics
+    /// When it does not; the end of its log is printed.
+    pub async fn ready(&mut self) {
+        let process = self.process.as_mut().expect("a running hub");
+        let addresses =
+            process.wait_for("`tidemill: ready`", START_LIMIT, |stdout, _| ready_line(stdout)).await;
+        assert_eq!(addresses, (self.mqtt, self.http), "the addresses it says and those it was told");
+    }
+
+    /// Its memory.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        self.process.as_ref().expect("a running hub").memory()
+    }
+
+    /// What it has logged since it was last started.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.process.as_ref().expect("a running hub").stderr()
+    }
+}
+
+/// The addresses in the line `tidemill: ready mqtt=ADDRESS http=ADDRESS`, once it is there whole.
+#[must_use]
+pub fn ready_line(stdout: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let (whole, _) = stdout.rsplit_once('\n')?;
+    let said = whole.lines().find_map(|line| line.strip_prefix("tidemill: ready "))?;
+    let (mqtt, http) = said.split_once(' ')?;
+    Some((mqtt.strip_prefix("mqtt=")?.parse().ok()?, http.strip_prefix("http=")?.parse().ok()?))
+}

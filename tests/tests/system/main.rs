@@ -1,0 +1,23 @@
+//! The hub from outside: what people and programs do with it, and what it does to other systems.
+//!
+//! One binary for all that is quick, because linking one takes longer than most of these tests; what measures the machine
+//! or takes half a minute has a binary of its own beside this folder.
+//!
+//! # Layout
+//! - [`cli`] `serve`, `pub`, `tail` and the HTTP API
+//! - [`mqtt_clients`] mosquitto's and rumqttc's clients
+//! - [`readback`] CloudEvents in Kafka, HTTP and AMQP
+//! - [`delivery`] targets that refuse, fail or are away
+//! - [`restart`] a graceful stop and a start in place
+//! - [`refusals`] bad input
+//! - [`examples`] the examples
+//! - [`services`] the servers themselves
+
+mod cli;
+mod delivery;
+mod examples;
+mod mqtt_clients;
+mod readback;
+mod refusals;
+mod restart;
+mod services;
