@@ -499,7 +499,8 @@ impl Store {
         .await
     }
 
-    /// Writes buffered index entries, retained pointers and cursors out now.
+    /// Writes buffered index entries, retained pointers and cursors out now, and makes them durable: after a crash, the log
+    /// is dispatched again from here at the earliest.
     ///
     /// # Errors
     /// What could not be written; it is tried again later.

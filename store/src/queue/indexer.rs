@@ -28,6 +28,8 @@ struct State {
     asked: u64,
     /// Checkpoints asked for up to this number are written.
     answered: u64,
+    /// Someone waits for one that is also flushed.
+    flush: bool,
     /// How the last one ended.
     error: Option<StoreError>,
     stop: Option<Stop>,
@@ -49,13 +51,14 @@ impl IndexerSignal {
         self.wake.notify_one();
     }
 
-    /// Asks for a checkpoint and blocks until it is written.
+    /// Asks for a checkpoint and blocks until it is written and flushed.
     pub(crate) fn checkpoint(&self) -> Result<()> {
         let mut state = self.state.lock();
         if state.stop.is_some() {
             return Err(StoreError::Closed);
         }
         state.asked += 1;
+        state.flush = true;
         let mine = state.asked;
         self.wake.notify_one();
         while state.answered < mine {
@@ -75,12 +78,12 @@ pub(crate) fn run(shared: &Shared) {
     let signal = &shared.indexer;
     let mut flushed_at = shared.log.end().offset();
     loop {
-        let (asked, stop) = {
+        let (asked, flush, stop) = {
             let mut state = signal.state.lock();
             if state.asked == state.answered && state.stop.is_none() {
                 signal.wake.wait_for(&mut state, shared.options.checkpoint_interval);
             }
-            (state.asked, state.stop)
+            (state.asked, std::mem::take(&mut state.flush), state.stop)
         };
         if stop == Some(Stop::Abandon) {
             answer(shared, asked, Some(StoreError::Closed));
@@ -88,7 +91,7 @@ pub(crate) fn run(shared: &Shared) {
         }
         let mut result = checkpoint(shared);
         let end = shared.log.end().offset();
-        if result.is_ok() && (stop.is_some() || end - flushed_at >= FLUSH_LOG_BYTES) {
+        if result.is_ok() && (flush || stop.is_some() || end - flushed_at >= FLUSH_LOG_BYTES) {
             result = shared.index.flush();
             flushed_at = end;
         }
