@@ -75,3 +75,55 @@ fn connection(
     let message = format!("connection `{}`: unknown kind `{}`", def.name, def.kind);
     Err(vec![def.at.diagnostic(message).with_hint(format!("kinds: {}", names.join(", ")))])
 }
+
+#[cfg(test)]
+mod tests {
+    use tidemill_rules::yaml::{self, Source};
+
+    use super::*;
+
+    fn checked(text: &str) -> Result<Connections, Vec<Diagnostic>> {
+        let source = Source { name: "tidemill.yaml".to_owned(), text: text.to_owned() };
+        let rules = tidemill_rules::load(&[yaml::parse(Arc::new(source)).unwrap()]).unwrap();
+        Connections::check(&rules)
+    }
+
+    #[test]
+    fn targets_lie_where_the_rule_set_has_them() {
+        let text = r#"
+connections:
+  archive: { file: { path: events.jsonl } }
+  alerts: { http: { url: "http://localhost:1/f" } }
+rules:
+  - { name: one, from: { mqtt: ["a/#"] }, to: [ { archive: {} }, { alerts: { path: x } } ] }
+  - { name: two, from: { mqtt: ["b/#"] }, to: [ { alerts: {} } ] }
+"#;
+        let connections = checked(text).unwrap_or_else(|problems| panic!("{problems:?}"));
+        assert_eq!(connections.target(0, 0).describe(), "file events.jsonl");
+        assert_eq!(connections.target(0, 1).describe(), "http POST http://localhost:1/f/x");
+        assert_eq!(connections.target(1, 0).describe(), "http POST http://localhost:1/f");
+    }
+
+    #[test]
+    fn all_problems_are_reported_with_their_places() {
+        let text = r#"
+connections:
+  lake: { kafak: { brokers: "localhost:9092" } }
+  alerts: { http: { url: "ftp://localhost" } }
+  archive: { file: { path: events.jsonl } }
+rules:
+  - { name: one, from: { mqtt: ["a/#"] }, to: [ { lake: { anything: 1 } }, { archive: { fsnyc: true } } ] }
+"#;
+        let problems = checked(text).err().unwrap();
+        let shown: Vec<_> = problems.iter().map(|problem| (problem.line, problem.message.as_str())).collect();
+        assert_eq!(
+            shown,
+            [
+                (3, "connection `lake`: unknown kind `kafak`"),
+                (4, "the URL must begin with http:// or https://"),
+                (7, "unknown key `fsnyc`"),
+            ]
+        );
+        assert_eq!(problems[0].hint.as_deref(), Some("kinds: amqp, file, http, kafka"));
+    }
+}

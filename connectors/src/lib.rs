@@ -31,6 +31,12 @@ mod text;
 pub use connections::Connections;
 pub use connector::{BatchMax, Connection, Connector, Fault, Follow, OutEvent, SendError, Sink, Target};
 
+/// Directives (of `tracing_subscriber::EnvFilter`) that a log filter must hold when these connectors are used.
+///
+/// lapin logs a returned message whole, payload and all, and as an error each connection that ends; what follows from
+/// either is said by the connector.
+pub const LOG_DIRECTIVES: &[&str] = &["lapin::returned_messages=off", "lapin::io_loop=off"];
+
 /// All kinds of connectors, in the order of their names.
 #[must_use]
 pub fn all() -> Vec<Box<dyn Connector>> {

@@ -26,7 +26,8 @@ const FORMAT: u32 = 1;
 pub(crate) struct Directory {
     pub(crate) path: PathBuf,
     pub(crate) log_id: Uuid,
-    lock: File,
+    /// Closing it lets another process have the directory.
+    _lock: File,
 }
 
 impl Directory {
@@ -43,17 +44,11 @@ impl Directory {
             std::fs::create_dir_all(&part).map_err(|e| io_error("create directory", &part, &e))?;
         }
         sync_dir(path)?;
-        Ok(Directory { path: path.to_owned(), log_id, lock })
+        Ok(Directory { path: path.to_owned(), log_id, _lock: lock })
     }
 
     pub(crate) fn part(&self, name: &str) -> PathBuf {
         self.path.join(name)
-    }
-
-    /// Lets another process have it.
-    pub(crate) fn unlock(&self) {
-        // The lock also goes with the process.
-        let _ = flock(&self.lock, FlockOperation::Unlock);
     }
 }
 
@@ -150,7 +145,6 @@ mod tests {
             matches!(&error, StoreError::Locked { holder, .. } if holder.starts_with("process ")),
             "{error}"
         );
-        first.unlock();
         drop(first);
         assert_eq!(Directory::open(dir.path()).unwrap().log_id, id);
     }

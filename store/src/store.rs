@@ -63,7 +63,6 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.take_threads().stop(Stop::Abandon);
-        self.shared.directory.unlock();
     }
 }
 
@@ -89,7 +88,7 @@ impl Store {
         open::open(options).map(|handle| Store(Arc::new(handle)))
     }
 
-    /// Refuses new work, writes out everything, stops the threads and releases the directory.
+    /// Refuses new work, writes out everything and stops the threads. The directory is released with the last clone.
     ///
     /// # Errors
     /// What could not be written; the log has every acknowledged record all the same.
@@ -97,9 +96,7 @@ impl Store {
         let threads = self.0.take_threads();
         self.run(move |shared| {
             threads.stop(Stop::Orderly);
-            let flushed = shared.meta.flush();
-            shared.directory.unlock();
-            flushed.and(shared.log.poisoned().map_or(Ok(()), Err))
+            shared.meta.flush().and(shared.log.poisoned().map_or(Ok(()), Err))
         })
         .await
     }

@@ -57,6 +57,9 @@ impl Links {
     /// Opens a channel with publisher confirms, over a new connection if there is none that works.
     pub(super) async fn open(&self) -> Result<OpenChannel, SendError> {
         let connection = self.connection().await?;
+        if connection.status().blocked() {
+            return Err(self.blocked());
+        }
         let opened = async {
             let channel = connection.create_channel().await?;
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
@@ -66,16 +69,26 @@ impl Links {
             Ok(Ok(channel)) => Ok(OpenChannel { channel, connection }),
             Ok(Err(error)) => Err(classify(&self.at(), &error)),
             Err(_) => {
-                self.retire(&connection).await;
+                self.lost(&connection).await;
                 Err(self.silent("no channel was opened"))
             }
         }
     }
 
-    /// Lets go of `connection`, so that the next to need one opens another.
-    pub(super) async fn retire(&self, connection: &Arc<Connection>) {
-        // Dropping the last handle closes it.
-        self.state.lock().await.current.take_if(|current| Arc::ptr_eq(current, connection));
+    /// Nothing has come over `connection` for too long: lets go of it, so that the next to need one opens another.
+    ///
+    /// One that is blocked is alive. It is kept: a new one would be blocked as well, and the old one could not even be
+    /// closed before the broker reads again.
+    pub(super) async fn lost(&self, connection: &Arc<Connection>) {
+        if !connection.status().blocked() {
+            // Dropping the last handle closes it.
+            self.state.lock().await.current.take_if(|current| Arc::ptr_eq(current, connection));
+        }
+    }
+
+    /// The failure while the broker takes nothing (its memory or disk alarm, "connection.blocked").
+    pub(super) fn blocked(&self) -> SendError {
+        SendError::retry(format!("{}: the broker is short of memory or disk and takes nothing", self.at()))
     }
 
     async fn connection(&self) -> Result<Arc<Connection>, SendError> {

@@ -90,10 +90,7 @@ impl<'a> Wave<'a> {
         };
         if open.connection.status().blocked() {
             // What is published now would wait inside lapin; the next attempt finds out whether it is over.
-            let error = SendError::retry(format!(
-                "{}: the broker is short of memory or disk and takes nothing",
-                self.place
-            ));
+            let error = self.links.blocked();
             return positions.iter().for_each(|at| self.conclude(*at, Err(error.clone())));
         }
         let messages = self.start(&open.channel, positions).await;
@@ -101,12 +98,8 @@ impl<'a> Wave<'a> {
         let broken = run.failure.is_some();
         let silent = matches!(run.failure, Some(Failure::Silence));
         self.judge(run, open.connection.status().blocked());
-        // A connection that nothing comes over any more is as good as lost. One that is blocked is alive, and a new
-        // one would be blocked as well.
-        if let Some(open) =
-            channel.take_if(|_| broken).filter(|open| silent && !open.connection.status().blocked())
-        {
-            self.links.retire(&open.connection).await;
+        if let Some(open) = channel.take_if(|_| broken).filter(|_| silent) {
+            self.links.lost(&open.connection).await;
         }
     }
 

@@ -333,7 +333,7 @@ mod tests {
             ("{ mode: batched, concurrency: 2 }", "no meaning in mode `batched`"),
             ("{ batch_max: 2 }", "`batch_max` is for mode `batched`"),
             ("{ method: GET }", "unknown value `GET`"),
-            ("{ path: \"/a/{{ topic[ }}\" }", "topic"),
+            ("{ path: \"/a/{{ topic[ }}\" }", "1:21: expected a number"),
             ("{ path: \"a?b=1\" }", "`?`"),
         ] {
             let problems = TargetConfig::check(&connection, &node(text)).unwrap_err();

@@ -73,9 +73,15 @@ struct HttpTarget {
     client: SharedClient,
 }
 
+/// Method and address, for people.
+fn place(connection: &ConnectionConfig, target: &TargetConfig) -> String {
+    let slash = if target.path_shown.is_empty() { "" } else { "/" };
+    format!("{} {}{slash}{}", target.method, connection.shown, target.path_shown.trim_start_matches('/'))
+}
+
 impl Target for HttpTarget {
     fn describe(&self) -> String {
-        format!("http {} {}{}", self.config.method, self.connection.shown, self.config.path_shown)
+        format!("http {}", place(&self.connection, &self.config))
     }
 
     fn templates(&self) -> &[Template] {

@@ -118,11 +118,7 @@ impl Caller {
     }
 
     fn place(&self) -> String {
-        let (connection, target) = (&self.connection, &self.config);
-        format!(
-            "connection `{}`: {} {}{}",
-            connection.name, target.method, connection.shown, target.path_shown
-        )
+        format!("connection `{}`: {}", self.connection.name, super::place(&self.connection, &self.config))
     }
 
     fn failed(&self, error: reqwest::Error) -> Refusal {

@@ -413,3 +413,7 @@ pub(super) fn topic_problem(topic: &str) -> Option<String> {
         ))
     }
 }
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

@@ -258,3 +258,94 @@ fn unanswered() -> SendError {
         retry_after: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tidemill_rules::CloudEvent;
+
+    use super::*;
+
+    fn batch(keys: &[u64]) -> Batch {
+        let mut batch = Batch::new(10 + keys.len() as u64);
+        for (offset, key) in (10..).zip(keys) {
+            let pointer = Pointer { position: Position::new(0, offset), size: 1 };
+            let event = CloudEvent {
+                id: offset.to_string(),
+                source: "/s".to_owned(),
+                ty: "t".to_owned(),
+                subject: None,
+                time_ms: None,
+                datacontenttype: None,
+                dataschema: None,
+                extensions: Vec::new(),
+                data: Some(Bytes::from_static(b"0123456789")),
+            };
+            let entry = Entry { offset, pointer, time_ms: 5 };
+            batch.push(entry, OutEvent { event, slots: Vec::new(), order_key: *key });
+        }
+        batch
+    }
+
+    fn attempt(sent: usize) -> Attempt {
+        Attempt { sent, started: Instant::now(), ended: Instant::now(), ended_ms: 7 }
+    }
+
+    fn error(follow: Follow) -> Result<(), SendError> {
+        Err(SendError { fault: Fault::Theirs, follow, message: "no".to_owned(), retry_after: None })
+    }
+
+    fn left(batch: &Batch) -> Vec<&str> {
+        batch.events.iter().map(|event| event.event.id.as_str()).collect()
+    }
+
+    #[test]
+    fn the_cursor_moves_only_past_what_is_done_at_the_front() {
+        let mut batch = batch(&[1, 2, 3]);
+        assert_eq!(batch.place(), None);
+        let outcomes = vec![error(Follow::Retry), Ok(()), Ok(())];
+        batch.settle(attempt(3), outcomes, &Retry::default());
+        assert_eq!((batch.place(), left(&batch)), (None, vec!["10"]));
+        batch.settle(attempt(1), vec![Ok(())], &Retry::default());
+        assert_eq!(batch.place(), Some(CursorPlace { offset: 13, position: Position::new(0, 12) }));
+        assert!(batch.is_done());
+    }
+
+    #[test]
+    fn only_what_was_sent_counts_as_tried() {
+        let mut batch = batch(&[1, 1, 2]);
+        let retry = Retry { attempts: Some(2), ..Retry::default() };
+        let down = || vec![error(Follow::Retry), error(Follow::Retry), error(Follow::Retry)];
+        batch.settle(attempt(3), down(), &retry);
+        let settled = batch.settle(attempt(3), down(), &retry);
+        // The second was held back by the first both times, so it has all its attempts left.
+        assert_eq!((settled.given_up, left(&batch)), (2, vec!["11"]));
+        assert!(!batch.is_done(), "the dead letters are not written yet");
+        assert_eq!(batch.place(), None);
+        batch.buried();
+        assert_eq!(batch.place().map(|place| place.offset), Some(11));
+    }
+
+    #[test]
+    fn what_is_given_up_holds_nothing_back() {
+        let mut batch = batch(&[1, 1]);
+        let retry = Retry { attempts: Some(1), ..Retry::default() };
+        let settled = batch.settle(attempt(2), vec![error(Follow::GiveUp), error(Follow::Retry)], &retry);
+        assert_eq!((settled.given_up, settled.again), (2, 0));
+    }
+
+    #[test]
+    fn silence_confirms_nothing() {
+        let mut batch = batch(&[1, 2]);
+        let settled = batch.settle(attempt(2), vec![Ok(())], &Retry::default());
+        assert_eq!((settled.confirmed, settled.again, left(&batch)), (1, 1, vec!["11"]));
+    }
+
+    #[test]
+    fn a_window_has_at_least_one_event_and_otherwise_fits() {
+        let mut batch = batch(&[1, 2, 3]);
+        assert_eq!([0, 10, 25, 30].map(|bytes| batch.window(bytes).len()), [1, 1, 2, 3]);
+        batch.settle(attempt(1), vec![Ok(())], &Retry::default());
+        assert_eq!(left(&batch), ["11", "12"], "what was not sent stays, in order");
+    }
+}

@@ -72,16 +72,20 @@ async fn a_session_is_there_after_the_death_of_the_broker() {
     while subscriber.next().await.is_some() {}
     drop(subscriber);
     drop(store);
-    let store = loop {
-        let options = tidemill_store::Options::new(dir.path());
-        match tokio::task::spawn_blocking(move || Store::open(options)).await.unwrap() {
-            Ok(store) => break store,
-            Err(tidemill_store::StoreError::Locked { .. }) => {
-                tokio::time::sleep(Duration::from_millis(5)).await
+    // The last handle may still be on its way out on another thread of this process.
+    let opening = async {
+        loop {
+            let options = tidemill_store::Options::new(dir.path());
+            match tokio::task::spawn_blocking(move || Store::open(options)).await.unwrap() {
+                Ok(store) => break store,
+                Err(error) => {
+                    eprintln!("not yet: {error}");
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
             }
-            Err(error) => panic!("{error}"),
         }
     };
+    let store = timeout(PATIENCE, opening).await.unwrap();
     let hub = Hub {
         broker: Broker::start(options(), store.clone()).await.unwrap(),
         store,
