@@ -27,7 +27,12 @@ pub struct LevelError {
 
 /// Starts logging for the whole process. A second call changes nothing, so that a test may start many hubs.
 pub fn start(telemetry: &Telemetry, sink: LogSink) -> Result<(), LevelError> {
-    let filter = EnvFilter::try_new(&telemetry.level)
+    // What connectors must keep out of logs (payloads, above all) stays out whatever the level is.
+    let directives: Vec<&str> = [telemetry.level.as_str()]
+        .into_iter()
+        .chain(tidemill_connectors::LOG_DIRECTIVES.iter().copied())
+        .collect();
+    let filter = EnvFilter::try_new(directives.join(","))
         .map_err(|error| LevelError { level: telemetry.level.clone(), reason: error.to_string() })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
     let installed = match (telemetry.log, sink) {

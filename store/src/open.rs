@@ -95,7 +95,7 @@ pub(crate) fn open(options: Options) -> Result<Handle> {
         index_room: Condvar::new(),
         index_waiting: Mutex::new(()),
         mailbox_room: Semaphore::new(kibibytes),
-        directory,
+        _directory: directory,
     });
 
     // Every append holds a permit, and changes of routes come one at a time, so that this is never full.

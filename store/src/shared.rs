@@ -34,7 +34,7 @@ pub(crate) struct Shared {
     /// Kibibytes that the log writer's mailbox still takes.
     pub(crate) mailbox_room: Semaphore,
     /// Last, so that the databases are closed before another process may open them.
-    pub(crate) directory: Directory,
+    pub(crate) _directory: Directory,
 }
 
 impl Shared {

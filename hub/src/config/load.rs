@@ -96,11 +96,12 @@ pub fn load(source: &Source) -> Result<Config, ConfigError> {
     let rules = rules(&documents, &mut problems);
     let (mut mqtt, mut http) = (settings.mqtt, settings.http);
     problems.extend(apply_listen(flags, main.as_ref(), &mut mqtt, &mut http));
+    let dir = flags.data_dir.clone().or(settings.data_dir).unwrap_or_else(|| "tidemill-data".into());
+    let flush = flags.flush.or(settings.flush).map(Into::into).unwrap_or_default();
+    let store = settings.log.options(&dir, flush);
+    problems.extend(main.as_ref().and_then(|main| mismatch(main, &mqtt, &store)));
     match rules {
         Some(rules) if problems.is_empty() => {
-            let dir = flags.data_dir.clone().or(settings.data_dir).unwrap_or_else(|| "tidemill-data".into());
-            let flush = flags.flush.or(settings.flush).map(Into::into).unwrap_or_default();
-            let store = settings.log.options(&dir, flush);
             Ok(Config { store, mqtt, http, telemetry: settings.telemetry, rules })
         }
         _ => Err(ConfigError(problems)),
@@ -123,6 +124,29 @@ fn settings(main: Option<&Node>, problems: &mut Vec<Diagnostic>) -> Settings {
         Settings::default()
     })
 }
+
+/// Values that are of no use, alone or beside each other. Without a file they are the defaults, which are.
+fn mismatch(main: &Node, mqtt: &mqtt::Options, store: &tidemill_store::Options) -> Option<Diagnostic> {
+    let at = |section: &str, key: &str| {
+        let section = main.get(section);
+        section.and_then(|section| section.get(key)).or(section).unwrap_or(main)
+    };
+    if let Err(error) = mqtt.check() {
+        return Some(at("mqtt", error.key).diagnostic(error.to_string()));
+    }
+    let (packet, record) = (mqtt.packet_bytes_max, u64::from(store.record_bytes_max));
+    let fits = packet.saturating_add(RECORD_EXTRA_BYTES) <= record;
+    let message = format!(
+        "`mqtt.packet_bytes_max` ({packet}) does not fit into `log.record_bytes_max` ({record}) with the \
+         {RECORD_EXTRA_BYTES} bytes that a record has beside the packet"
+    );
+    (!fits).then(|| {
+        at("mqtt", "packet_bytes_max").diagnostic(message).with_hint("lower the one or raise the other")
+    })
+}
+
+/// Bytes that a record may have beside what came in its packet: its header, client identifier and user name.
+const RECORD_EXTRA_BYTES: u64 = 256 << 10;
 
 /// Loads the rules and checks what they connect to; `None` if anything is wrong.
 fn rules(documents: &[Node], problems: &mut Vec<Diagnostic>) -> Option<Rules> {

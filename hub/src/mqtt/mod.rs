@@ -36,7 +36,7 @@ use tidemill_store::{Store, StoreError};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-pub use options::Options;
+pub use options::{OptionError, Options};
 pub use stats::BrokerStats;
 
 use listener::Threads;
@@ -49,8 +49,8 @@ const STOP_POLL: Duration = Duration::from_millis(5);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An option that cannot be.
-    #[error("{0}")]
-    Options(String),
+    #[error(transparent)]
+    Options(#[from] OptionError),
     /// Sessions could not be recovered.
     #[error("recovering sessions: {0}")]
     Store(#[from] StoreError),
@@ -81,7 +81,7 @@ impl Broker {
     /// # Errors
     /// An option cannot be, the store fails, or an address cannot be listened on. Nothing is left running.
     pub async fn start(options: Options, store: Store) -> Result<Broker, StartError> {
-        options.check().map_err(StartError::Options)?;
+        options.check()?;
         let mut listeners = Vec::new();
         for address in &options.listen {
             let failed = |error| StartError::Listen { address: *address, error };

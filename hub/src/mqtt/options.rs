@@ -8,6 +8,16 @@ use tidemill_rules::units;
 
 use super::session::NEVER;
 
+/// An option that cannot be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`mqtt.{key}` {what}")]
+pub struct OptionError {
+    /// The key below `mqtt:`.
+    pub key: &'static str,
+    /// What is wrong with its value, as in `is 0`.
+    pub what: String,
+}
+
 /// Everything about the broker that can be set. Sizes are written `1MiB`, durations `10s`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -105,10 +115,14 @@ impl Options {
         (asked_s == 0 || asked_s > max).then_some(max)
     }
 
-    /// Says what cannot be, with the key and the value.
-    pub(super) fn check(&self) -> Result<(), String> {
+    /// Says what cannot be.
+    ///
+    /// # Errors
+    /// The first key whose value is of no use.
+    pub(crate) fn check(&self) -> Result<(), OptionError> {
+        let refuse = |key, what: &str| Err(OptionError { key, what: what.to_owned() });
         if self.listen.is_empty() {
-            return Err("`listen` is empty; name at least one address".to_owned());
+            return refuse("listen", "is empty; name at least one address");
         }
         for (key, zero) in [
             ("connections_max", self.connections_max == 0),
@@ -119,17 +133,18 @@ impl Options {
             ("connect_timeout", self.connect_timeout.is_zero()),
         ] {
             if zero {
-                return Err(format!("`{key}` is 0, which lets nothing through"));
+                return refuse(key, "is 0, which lets nothing through");
             }
         }
-        if self.packet_bytes_max <= self.payload_bytes_max {
-            return Err(format!(
-                "`packet_bytes_max` ({}) must be more than `payload_bytes_max` ({}): a packet also has a topic",
-                self.packet_bytes_max, self.payload_bytes_max
-            ));
+        let (packet, payload) = (self.packet_bytes_max, self.payload_bytes_max);
+        if packet <= payload {
+            let what = format!(
+                "is {packet}, and must be more than `payload_bytes_max` ({payload}): a packet also has a topic"
+            );
+            return refuse("packet_bytes_max", &what);
         }
-        if u32::try_from(self.packet_bytes_max).is_err() {
-            return Err(format!("`packet_bytes_max` ({}) is over 4 GiB", self.packet_bytes_max));
+        if u32::try_from(packet).is_err() {
+            return refuse("packet_bytes_max", &format!("is {packet}, which is over 4 GiB"));
         }
         Ok(())
     }
@@ -145,10 +160,10 @@ mod tests {
         assert_eq!(Options::default().session_expiry_max_s(), NEVER);
         assert!(Options::default().thread_count() > 0);
         let bad = Options { packet_bytes_max: 10, payload_bytes_max: 10, ..Options::default() };
-        assert!(bad.check().unwrap_err().contains("packet_bytes_max"));
-        assert!(
-            Options { inflight_max: 0, ..Options::default() }.check().unwrap_err().contains("inflight_max")
-        );
+        assert_eq!(bad.check().unwrap_err().key, "packet_bytes_max");
+        let bad = Options { inflight_max: 0, ..Options::default() };
+        let error = bad.check().unwrap_err().to_string();
+        assert_eq!(error, "`mqtt.inflight_max` is 0, which lets nothing through");
     }
 
     #[test]

@@ -48,6 +48,9 @@ pub async fn open(store: &Store, set: &RuleSet) -> Result<RuleQueues, StoreError
     for rule in &set.rules {
         rules.push(store.open_derived(&format!("{RULE_PREFIX}{}", rule.name)).await?);
     }
+    // After a crash the router goes on from a durable place: never from one before these rules, whose records other
+    // rules have judged.
+    store.checkpoint().await?;
     Ok(RuleQueues { union, rules })
 }
 

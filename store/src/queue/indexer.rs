@@ -76,7 +76,8 @@ impl IndexerSignal {
 /// The thread.
 pub(crate) fn run(shared: &Shared) {
     let signal = &shared.indexer;
-    let mut flushed_at = shared.log.end().offset();
+    // What was dispatched again since the last flush counts, or a process that dies often would never flush.
+    let mut flushed_at = shared.index.checkpoint().unwrap_or(0);
     loop {
         let (asked, flush, stop) = {
             let mut state = signal.state.lock();
