@@ -17,9 +17,9 @@ const KILLS: u32 = 10;
 const SESSIONS: usize = 20;
 const PLAN: Plan = Plan {
     publishers: 20,
-    every: Duration::from_millis(50),
-    burst: 8,
-    // Enough that the hub always has some in its hands.
+    // 8,000 a second, spread evenly, so that the hub always has some in its hands.
+    every: Duration::from_millis(5),
+    burst: 2,
     window: 200,
     payload_bytes: 200,
 };

@@ -27,10 +27,11 @@ const PROPERTIES: &str = include_str!("../../services/kafka/server.properties");
 
 /// One running (or just stopped) Kafka node.
 pub struct Kafka {
-    libraries: PathBuf,
-    dir: TempDir,
-    port: u16,
+    // Before the folder, so that its log can still be printed when it is dropped.
     process: Option<Process>,
+    dir: TempDir,
+    libraries: PathBuf,
+    port: u16,
     starts: u32,
 }
 

@@ -23,13 +23,13 @@ const PROGRAM: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 
 /// One running (or just stopped) RabbitMQ node.
 pub struct RabbitMq {
+    // Dropped in this order: the node asks epmd to forget it, and logs are printed before their folder goes.
+    node: Option<Process>,
+    _epmd: Process,
     dir: TempDir,
     port: u16,
     distribution_port: u16,
     epmd_port: u16,
-    // Dropped in this order: the node asks epmd to forget it.
-    node: Option<Process>,
-    _epmd: Process,
     starts: u32,
 }
 

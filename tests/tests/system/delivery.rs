@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use tidemill_tests::mqtt::{Client, Connect, Publish};
+use tidemill_tests::services::tidemill::api::{DeadLetter, DeadLetters};
 use tidemill_tests::services::{HttpFunction, Tidemill};
 use tidemill_tests::{report, wait};
 
@@ -64,33 +65,52 @@ async fn what_the_function_refuses_is_a_dead_letter_and_the_rest_arrives() {
     assert_eq!(numbers(&function, "/easy").len(), MESSAGES);
     let tries = function.received("/picky").len();
     assert_eq!(tries, MESSAGES, "a refusal is final: nothing was tried again");
+    assert_eq!(dead_letters(&hub, "picky").await, refused);
+    assert_eq!(hub.target("all", "easy").await.dead_letters, 0);
+    let counted = hub.metrics().await.sum("tidemill_delivery_dead_letters", &[("target", "picky")]);
+    assert_eq!(counted, Some(refused.len() as f64));
 
-    let check = async |hub: &Tidemill| {
-        assert_eq!(hub.target("all", "picky").await.dead_letters as usize, refused.len());
-        assert_eq!(hub.target("all", "easy").await.dead_letters, 0);
-        let letters: tidemill_tests::services::tidemill::api::DeadLetters =
-            hub.json("/api/v1/dead-letters?rule=all&target=picky").await;
-        assert_eq!(letters.count as usize, refused.len());
-        let payloads: Vec<usize> = letters
-            .dead_letters
-            .iter()
-            .map(|letter| letter.record.as_ref().unwrap().payload.as_ref().unwrap().parse().unwrap())
-            .collect();
-        assert_eq!(payloads, refused);
-        for letter in letters.dead_letters {
-            assert!(letter.error.contains("400"), "{letter:?}");
-            assert_eq!(letter.attempts, 1, "{letter:?}");
-        }
-        let counted = hub.metrics().await.sum("tidemill_delivery_dead_letters", &[("target", "picky")]);
-        assert_eq!(counted, Some(refused.len() as f64));
-    };
-    check(&hub).await;
-    // Dead letters are durable, and what was given up is not tried again.
+    // A stop and a start change nothing about them.
+    assert!(hub.terminate().await.success());
+    hub.start_again().await;
+    hub.until_delivered(LIMIT).await;
+    assert_eq!(dead_letters(&hub, "picky").await, refused);
+    assert_eq!(function.received("/picky").len(), MESSAGES, "what was given up is not tried again");
+
+    // A kill loses none. What was given up just before it may be tried, and given up, once more.
+    publish(&hub, MESSAGES..MESSAGES + 100).await;
+    hub.until_delivered(LIMIT).await;
     hub.kill();
     hub.start_again().await;
     hub.until_delivered(LIMIT).await;
-    check(&hub).await;
-    report!("delivery", "{MESSAGES} messages, {} refused with 400: as many dead letters", refused.len());
+    let mut after_kill = dead_letters(&hub, "picky").await;
+    let entries = after_kill.len();
+    after_kill.dedup();
+    assert!(
+        after_kill.iter().copied().eq((0..MESSAGES + 100).filter(|number| unlucky(*number))),
+        "{after_kill:?}"
+    );
+    let (letters, again) = (after_kill.len(), entries - after_kill.len());
+    report!(
+        "delivery",
+        "{letters} messages refused with 400: all are dead letters, {again} of them twice after a kill"
+    );
+}
+
+/// The dead letters of a target as the numbers that their payloads are, sorted.
+async fn dead_letters(hub: &Tidemill, target: &str) -> Vec<usize> {
+    let letters: DeadLetters =
+        hub.json(&format!("/api/v1/dead-letters?rule=all&target={target}&limit=500")).await;
+    assert_eq!(letters.count as usize, letters.dead_letters.len());
+    assert_eq!(letters.count, hub.target("all", target).await.dead_letters);
+    let number = |letter: &DeadLetter| {
+        assert!(letter.error.contains("400"), "{letter:?}");
+        assert_eq!(letter.attempts, 1, "{letter:?}");
+        letter.record.as_ref().unwrap().payload.as_ref().unwrap().parse().unwrap()
+    };
+    let mut numbers: Vec<usize> = letters.dead_letters.iter().map(number).collect();
+    numbers.sort_unstable();
+    numbers
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -65,11 +65,12 @@ pub async fn tidemill<S: AsRef<std::ffi::OsStr>>(dir: &Path, arguments: &[S]) ->
 
 /// A running (or just stopped) hub with a data directory of its own.
 pub struct Tidemill {
+    // Before the folder, so that its log can still be printed when it is dropped.
+    process: Option<Process>,
     dir: TempDir,
     mqtt: SocketAddr,
     http: SocketAddr,
     arguments: Vec<String>,
-    process: Option<Process>,
     starts: u32,
 }
 

@@ -82,7 +82,7 @@ pub(crate) trait Peer: Sized {
 
 /// Implements [`Peer`] for the client of one of rumqttc's two crates, which have the same names for nearly everything.
 macro_rules! peer {
-    ($peer:ident, $name:literal, $rumqttc:ident, $will:expr) => {
+    ($peer:ident, $name:literal, $rumqttc:ident, $will:expr, $prepare:expr) => {
         /// A client of this protocol version. Dropped, its connection breaks without DISCONNECT.
         pub(crate) struct $peer {
             client: $rumqttc::AsyncClient,
@@ -135,6 +135,7 @@ macro_rules! peer {
                     true => $rumqttc::SessionMode::Persistent,
                     false => $rumqttc::SessionMode::Clean,
                 });
+                $prepare(&mut options);
                 if let Some((topic, payload)) = who.will {
                     options.set_last_will($will(topic, payload));
                 }
@@ -175,16 +176,20 @@ macro_rules! peer {
     };
 }
 
-peer!(V4, "v4", rumqttc_v4, |topic, payload| rumqttc_v4::LastWill::new(
-    topic,
-    payload,
-    rumqttc_v4::QoS::AtLeastOnce,
-    false
-));
-peer!(V5, "v5", rumqttc_v5, |topic, payload| rumqttc_v5::LastWill::new(
-    topic,
-    payload,
-    rumqttc_v5::QoS::AtLeastOnce,
-    false,
-    None
-));
+peer!(
+    V4,
+    "v4",
+    rumqttc_v4,
+    |topic, payload| rumqttc_v4::LastWill::new(topic, payload, rumqttc_v4::QoS::AtLeastOnce, false),
+    |_: &mut rumqttc_v4::MqttOptions| {}
+);
+peer!(
+    V5,
+    "v5",
+    rumqttc_v5,
+    |topic, payload| rumqttc_v5::LastWill::new(topic, payload, rumqttc_v5::QoS::AtLeastOnce, false, None),
+    |options: &mut rumqttc_v5::MqttOptions| {
+        // A client that is made anew knows nothing of the session that the hub has kept for it, and is to take it up.
+        options.set_broker_session_resume_policy(rumqttc_v5::BrokerSessionResumePolicy::AllowBrokerOnly);
+    }
+);

@@ -108,10 +108,10 @@ connections:
 rules:
   - name: one
     from: { mqtt: ["a/#"] }
-    event: { type: t, source: «"/s/{{ topic[1] " }
+    event: { type: t, source: "/s/«{{ topic[1] " }
     to: [ hook: {} ]
 "#,
-        &["}}"],
+        &["{{"],
     ),
     (
         "a kind of connection that does not exist",
@@ -167,12 +167,12 @@ async fn check_names_the_place_and_says_what_to_do() {
 async fn check_reports_all_problems_of_all_files_at_once() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("good.yaml"), "rules: []\n").unwrap();
-    let two = "connections:\n  a: { htp: {} }\nrules:\n  - name: one\n    from: { mqtt: [\"a/#/b\"] }\n";
+    let two = "rules:\n  - name: one\n    from: { mqtt: [\"a/#/b\"] }\n  - name: two\n    from: {}\n";
     fs::write(dir.path().join("bad.yaml"), two).unwrap();
     let ended = tidemill(dir.path(), &["check", "good.yaml", "bad.yaml", "missing.yaml"]).await;
     assert_eq!(ended.status.code(), Some(1));
     let output = ended.output();
-    for place in ["good.yaml: ok", "bad.yaml:2:", "bad.yaml:5:", "missing.yaml"] {
+    for place in ["good.yaml: ok", "bad.yaml:3:", "bad.yaml:5:", "missing.yaml"] {
         assert!(output.contains(place), "{place} is not in: {output}");
     }
     let ended = tidemill(dir.path(), &["check", "good.yaml"]).await;
