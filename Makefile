@@ -14,7 +14,7 @@ TIDEMILL := $(TARGET_DIR)/release/tidemill
 LOCKED := $(if $(CI),--locked)
 FLAGS := --release --workspace $(LOCKED)
 
-# Passed on: make demo DEMO_ARGS="--for 20s --outage 5s", make test TEST_ARGS="--test kafka -- --nocapture"
+# Passed on: make demo DEMO_ARGS="--for 20s --outage 5s", make test TEST_ARGS="--test kill"
 DEMO_ARGS ?=
 TEST_ARGS ?=
 

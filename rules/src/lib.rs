@@ -1,6 +1,6 @@
 //! Rule language, event patterns and mappings. Pure: no I/O, no async runtime.
 //!
-//! A file of `connections` and `rules` becomes a [`RuleSet`]: [`yaml::parse`], then [`load`]. For a [`Message`] in a
+//! A file of `connections` and `rules` becomes a [`RuleSet`]: [`yaml::parse`], then [`load()`]. For a [`Message`] in a
 //! [`Context`], [`RuleSet::matches`] says which rules it concerns and [`Rule::event`] maps it to a [`CloudEvent`].
 //!
 //! # Layout

@@ -114,6 +114,30 @@ pub struct ReadBatch {
     pub end: u64,
 }
 
+/// What to read of the log itself.
+#[derive(Clone, Debug)]
+pub struct ScanRequest {
+    /// Where to start; [`Position::ZERO`] is the first record there is.
+    pub from: Position,
+    /// Records whose topic matches this filter.
+    pub filter: String,
+    /// Stop after this many of them.
+    pub records_max: usize,
+    /// Look at no more than about this many bytes of the log.
+    pub bytes_max: usize,
+}
+
+/// What a scan found.
+#[derive(Clone, Debug, Default)]
+pub struct ScanBatch {
+    /// Records in the log's order.
+    pub records: Vec<Record>,
+    /// Where to go on.
+    pub next: Position,
+    /// Whether that is the durable end of the log.
+    pub at_end: bool,
+}
+
 /// Where a new cursor starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {

@@ -8,8 +8,9 @@
 //! meta/    RocksDB: catalogue, cursors, documents, retained pointers, dead letters
 //! ```
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io::{Read, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -33,23 +34,35 @@ pub(crate) struct Directory {
 impl Directory {
     /// Locks the directory, and makes it if it is missing.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        std::fs::create_dir_all(path).map_err(|e| io_error("create directory", path, &e))?;
+        create(path)?;
+        // Looked at before anything is written: a directory that is refused stays as it was.
+        if read_format(path)?.is_none() {
+            refuse_foreign(path)?;
+        }
         let lock = lock(path)?;
         let log_id = match read_format(path)? {
             Some(id) => id,
             None => create_format(path)?,
         };
         for name in ["log", "index", "meta"] {
-            let part = path.join(name);
-            std::fs::create_dir_all(&part).map_err(|e| io_error("create directory", &part, &e))?;
+            create(&path.join(name))?;
         }
         sync_dir(path)?;
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            sync_dir(parent)?;
+        }
         Ok(Directory { path: path.to_owned(), log_id, _lock: lock })
     }
 
     pub(crate) fn part(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
+}
+
+/// Makes a directory that nobody else may look into: payloads are not for every user of the machine.
+fn create(path: &Path) -> Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|e| io_error("create directory", path, &e))
 }
 
 fn lock(dir: &Path) -> Result<File> {
@@ -108,18 +121,18 @@ fn read_format(dir: &Path) -> Result<Option<Uuid>> {
     words.next().and_then(|id| id.parse().ok()).ok_or_else(bad).map(Some)
 }
 
-fn create_format(dir: &Path) -> Result<Uuid> {
+fn refuse_foreign(dir: &Path) -> Result<()> {
     let others = std::fs::read_dir(dir)
         .map_err(|e| io_error("list", dir, &e))?
         .filter_map(|entry| entry.ok().map(|entry| entry.file_name()))
         .find(|name| !["LOCK", "FORMAT.new", "lost+found"].iter().any(|ours| name == ours));
-    if let Some(other) = others {
-        return Err(StoreError::Io {
-            action: "use as a new data directory",
-            path: dir.to_owned(),
-            error: format!("it is not empty (it has `{}`) and has no FORMAT file", other.display()),
-        });
+    match others {
+        Some(found) => Err(StoreError::Foreign { dir: dir.to_owned(), found: found.display().to_string() }),
+        None => Ok(()),
     }
+}
+
+fn create_format(dir: &Path) -> Result<Uuid> {
     let id = Uuid::new_v4();
     let (new, path) = (dir.join("FORMAT.new"), dir.join("FORMAT"));
     let mut file = File::create(&new).map_err(|e| io_error("create", &new, &e))?;
@@ -158,5 +171,6 @@ mod tests {
         std::fs::write(dir.path().join("holiday.jpg"), "").unwrap();
         let error = Directory::open(dir.path()).unwrap_err();
         assert!(error.to_string().contains("holiday.jpg"), "{error}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing was left in it");
     }
 }

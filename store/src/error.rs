@@ -71,6 +71,19 @@ pub enum StoreError {
         /// The limit.
         max: usize,
     },
+    /// A directory that is not empty and was not made by the store.
+    #[error(
+        "directory {dir} is no data directory of tidemill: it has `{found}` and no file FORMAT; choose another one"
+    )]
+    Foreign {
+        /// The directory.
+        dir: PathBuf,
+        /// Something in it.
+        found: String,
+    },
+    /// No record begins at a position.
+    #[error("no record begins at position {0}; take one that was printed with a record")]
+    NoRecord(Position),
     /// No such queue.
     #[error("queue {} does not exist", .0.0)]
     NoQueue(QueueId),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use foldhash::HashMap;
+use foldhash::HashSet;
 use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -16,14 +16,14 @@ use crate::log::{Log, SHARD};
 use crate::meta::Meta;
 use crate::meta::catalogue::Entry;
 use crate::meta::cursor::Cursors;
-use crate::pool::{Pool, spawn};
-use crate::queue::index::Index;
+use crate::pool::{Pool, spawn_vital};
+use crate::queue::index::{Index, IndexBatch};
 use crate::queue::indexer::{self, IndexerSignal, Stop};
 use crate::queue::routes::Routes;
 use crate::queue::table::{ENTRY_BYTES, Table};
 use crate::shared::{Shared, SharedRef};
 use crate::store::Handle;
-use crate::{Flush, Options, Result, Retain};
+use crate::{Flush, Options, Record, Result};
 
 /// Entries dispatched before the index writes them out, while a store is being opened.
 const REDISPATCH_ENTRIES: usize = 1 << 20;
@@ -33,51 +33,50 @@ pub(crate) fn open(options: Options) -> Result<Handle> {
     let directory = Directory::open(&options.dir)?;
     let meta = Meta::open(&directory.part("meta"), options.flush)?;
     let index = Index::open(&directory.part("index"))?;
-    let entries = meta.catalogue()?;
-    let checkpoint = index.checkpoint()?;
+    let mut entries = meta.catalogue()?;
+    let (checkpoint, mut last_time_ms) = index.checkpoint()?;
 
     let mut table = Table::default();
     let mut routes = Routes::default();
-    let mut starts: HashMap<u64, Vec<(String, u64)>> = HashMap::default();
+    // Queues with a filter that counts only from after the checkpoint.
+    let mut young: HashSet<u64> = HashSet::default();
     for entry in &entries {
         for (filter, start) in &entry.routes {
             routes.add(filter, entry.id.0);
             if *start > checkpoint {
-                starts.entry(entry.id.0).or_default().push((filter.clone(), *start));
+                young.insert(entry.id.0);
             }
         }
     }
-    let mut last_time_ms = 0;
     let log_dir = directory.part("log");
-    let recovered =
-        recovery::recover(&log_dir, directory.log_id, checkpoint, options.record_bytes_max, |decoded| {
-            let record = decoded.record;
-            last_time_ms = record.time_ms;
-            for queue in routes.queues(&record.topic).iter() {
-                if let Some(later) = starts.get(queue)
-                    && !entered(&entries, *queue, later, &record.topic, record.position.offset())
-                {
-                    continue;
-                }
+    let recovered = recovery::recover(&log_dir, directory.log_id, checkpoint, |decoded| {
+        let record = decoded.record;
+        last_time_ms = record.time_ms;
+        for queue in routes.queues(&record.topic).iter() {
+            if !young.contains(queue) || enters(&entries, *queue, &record) {
                 table.push(&index, *queue, record.pointer())?;
             }
-            let pointer = record.pointer();
-            match record.retain {
-                Retain::No => {}
-                Retain::Set => table.retain((*record.topic).into(), Some(pointer)),
-                Retain::Clear => table.retain((*record.topic).into(), None),
-            }
-            if table.waiting_bytes() > REDISPATCH_ENTRIES * ENTRY_BYTES {
-                // Recovery holds no cursors or receipts: the entries alone can go out in between.
-                flush_entries(&mut table, &index, &meta, record.position.offset() + u64::from(record.size))?;
-            }
-            Ok(())
-        })?;
+        }
+        table.note_retained(record.retain, &record.topic, record.pointer());
+        if table.waiting_bytes() > REDISPATCH_ENTRIES * ENTRY_BYTES {
+            // Recovery holds no cursors or receipts: the entries alone can go out in between.
+            let end = record.position.offset() + u64::from(record.size);
+            write_out(&mut table, &index, &meta, (end, record.time_ms))?;
+        }
+        Ok(())
+    })?;
     let Recovered { segments, end, torn_bytes, records } = recovered;
     if records > 0 {
         tracing::info!(records, from = checkpoint, to = end, "dispatched again what the index lacked");
     }
-    table.dispatched(end, end);
+    table.dispatched((end, last_time_ms), end);
+    for entry in &mut entries {
+        // A power cut may have taken records that were there when a filter was added. What is stored in their place counts.
+        let late = entry.routes.iter_mut().filter(|(_, start)| *start > end);
+        if late.map(|(_, start)| *start = end).count() > 0 {
+            meta.put_queue(entry)?;
+        }
+    }
 
     let log = Log::new(log_dir, directory.log_id, &options, segments, end);
     let kibibytes = (options.append_queue_bytes / 1024).max(1);
@@ -94,6 +93,7 @@ pub(crate) fn open(options: Options) -> Result<Handle> {
         indexer: IndexerSignal::default(),
         index_room: Condvar::new(),
         index_waiting: Mutex::new(()),
+        index_fault: Mutex::default(),
         mailbox_room: Semaphore::new(kibibytes),
         _directory: directory,
     });
@@ -101,16 +101,16 @@ pub(crate) fn open(options: Options) -> Result<Handle> {
     // Every append holds a permit, and changes of routes come one at a time, so that this is never full.
     let (mailbox, commands) = mpsc::channel(kibibytes + 2);
     let writer = Writer::new(shared.clone(), commands, routes, last_time_ms)?;
-    let writer = spawn("store-log", move || writer.run())?;
+    let writer = spawn_vital("store-log", move || writer.run())?;
     let for_sync = shared.clone();
-    let sync = spawn("store-sync", move || {
+    let sync = spawn_vital("store-sync", move || {
         let shared = &*for_sync;
         shared.sync.run(&shared.log, pause, || {
             shared.table.write().durable_end_moved(shared.log.durable_end().offset());
         });
     })?;
     let for_indexer = shared.clone();
-    let indexer = spawn("store-index", move || indexer::run(&for_indexer))?;
+    let indexer = spawn_vital("store-index", move || indexer::run(&for_indexer))?;
 
     Ok(Handle {
         catalogue: Catalogue::new(entries),
@@ -124,23 +124,21 @@ pub(crate) fn open(options: Options) -> Result<Handle> {
     })
 }
 
-/// Whether a record at `offset` enters a queue, some of whose filters count only from later offsets on.
-fn entered(entries: &[Entry], queue: u64, later: &[(String, u64)], topic: &str, offset: u64) -> bool {
-    let Some(entry) = entries.iter().find(|entry| entry.id.0 == queue) else { return false };
-    entry.routes.iter().any(|(filter, start)| *start <= offset && crate::filter::matches(filter, topic))
-        || later.is_empty()
+/// Whether a record enters a queue, some of whose filters count only from a later position on.
+fn enters(entries: &[Entry], queue: u64, record: &Record) -> bool {
+    // The catalogue is read in the order of its numbers.
+    let Ok(index) = entries.binary_search_by_key(&queue, |entry| entry.id.0) else { return false };
+    let routes = entries.get(index).map_or(&[][..], |entry| &entry.routes);
+    let at = record.position.offset();
+    routes.iter().any(|(filter, start)| *start <= at && crate::filter::matches(filter, &record.topic))
 }
 
-fn flush_entries(table: &mut Table, index: &Index, meta: &Meta, dispatched: u64) -> Result<()> {
-    table.dispatched(dispatched, dispatched);
+/// Writes out what was dispatched so far, while nothing else runs.
+fn write_out(table: &mut Table, index: &Index, meta: &Meta, dispatched: (u64, i64)) -> Result<()> {
+    table.dispatched(dispatched, dispatched.0);
     let snapshot = table.snapshot();
     meta.put_retained(&snapshot.retained)?;
-    let mut batch = crate::queue::index::IndexBatch::default();
-    for (queue, base, entries) in &snapshot.entries {
-        batch.entries(*queue, *base, entries);
-    }
-    batch.checkpoint(dispatched);
-    index.write(batch)?;
+    index.write(IndexBatch::of(&snapshot))?;
     table.written(&snapshot);
     Ok(())
 }

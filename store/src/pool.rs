@@ -1,5 +1,6 @@
 //! [`Pool`]: a few threads for what may block on the disk, so that no async thread does.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -75,10 +76,24 @@ fn work(mailbox: &Mutex<Receiver<Job>>) {
 }
 
 /// Starts a named thread.
-pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(|error| StoreError::Io {
         action: "start thread",
         path: name.into(),
         error: error.to_string(),
+    })
+}
+
+/// Starts a thread that the store cannot be without: a panic of it ends the process, which then starts from what is on
+/// disk.
+pub(crate) fn spawn_vital(
+    name: &'static str,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>> {
+    spawn(name, move || {
+        if catch_unwind(AssertUnwindSafe(body)).is_err() {
+            tracing::error!(thread = name, "a thread of the store panicked; the process ends");
+            std::process::abort();
+        }
     })
 }

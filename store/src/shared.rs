@@ -16,7 +16,7 @@ use crate::queue::index::Index;
 use crate::queue::indexer::IndexerSignal;
 use crate::queue::routes::Routes;
 use crate::queue::table::{Found, Table};
-use crate::{NewRecord, Options, Pointer, QueueId, ReadBatch, ReadRequest, Record, Result, Retain};
+use crate::{NewRecord, Options, Pointer, QueueId, ReadBatch, ReadRequest, Record, Result, StoreError};
 
 /// What the store's threads have in common.
 pub(crate) struct Shared {
@@ -31,6 +31,8 @@ pub(crate) struct Shared {
     /// Signalled after each checkpoint.
     pub(crate) index_room: Condvar,
     pub(crate) index_waiting: Mutex<()>,
+    /// Why the last checkpoint could not be written.
+    pub(crate) index_fault: Mutex<Option<StoreError>>,
     /// Kibibytes that the log writer's mailbox still takes.
     pub(crate) mailbox_room: Semaphore,
     /// Last, so that the databases are closed before another process may open them.
@@ -38,24 +40,26 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Blocks while too many index entries wait for RocksDB.
-    pub(crate) fn wait_for_index_room(&self) {
+    /// Blocks while too many index entries wait for RocksDB; an error if they wait because it cannot be written.
+    pub(crate) fn wait_for_index_room(&self) -> Result<()> {
         while self.table.read().waiting_bytes() > self.options.index_buffer_bytes {
-            if self.log.poisoned().is_some() {
-                return;
+            if let Some(error) = self.log.poisoned().or_else(|| self.index_fault.lock().clone()) {
+                return Err(error);
             }
             self.indexer.wake();
             let mut waiting = self.index_waiting.lock();
             self.index_room.wait_for(&mut waiting, Duration::from_millis(50));
         }
+        Ok(())
     }
 
-    /// Enters records into the queues that their topics lead to; the log then reaches to `end`.
+    /// Enters records into the queues that their topics lead to; the log then reaches to `end`: an offset
+    /// and the time of its last record.
     pub(crate) fn dispatch<'a>(
         &self,
         routes: &mut Routes,
         records: impl Iterator<Item = (&'a NewRecord, Pointer)>,
-        end: u64,
+        end: (u64, i64),
     ) -> Result<()> {
         let routed: SmallVec<[_; 64]> =
             records.map(|(record, pointer)| (record, pointer, routes.queues(&record.topic))).collect();
@@ -65,12 +69,7 @@ impl Shared {
             for queue in queues.iter() {
                 table.push(&self.index, *queue, pointer)?;
             }
-            match record.retain {
-                Retain::No => {}
-                // A copy: the record's own topic is a part of a larger buffer.
-                Retain::Set => table.retain((*record.topic).into(), Some(pointer)),
-                Retain::Clear => table.retain((*record.topic).into(), None),
-            }
+            table.note_retained(record.retain, &record.topic, pointer);
         }
         table.dispatched(end, durable_end);
         Ok(())

@@ -88,7 +88,7 @@ impl Store {
         open::open(options).map(|handle| Store(Arc::new(handle)))
     }
 
-    /// Refuses new work, writes out everything and stops the threads. The directory is released with the last clone.
+    /// Refuses records, writes out everything and stops the threads. The directory is released with the last clone.
     ///
     /// # Errors
     /// What could not be written; the log has every acknowledged record all the same.
@@ -122,7 +122,8 @@ impl Store {
     /// Why the store refuses records, if it does.
     #[must_use]
     pub fn fault(&self) -> Option<StoreError> {
-        self.0.shared.log.fault()
+        let shared = &self.0.shared;
+        shared.log.fault().or_else(|| shared.index_fault.lock().clone())
     }
 
     /// Counters.
@@ -200,10 +201,13 @@ impl Store {
     /// # Errors
     /// The filter is none, or the catalogue cannot be written.
     pub async fn open_filter(&self, filter: &str) -> Result<QueueInfo> {
-        let _change = self.0.catalogue.changes.lock().await;
-        let info = self.open_queue(Kind::Filter, filter, &[filter.to_owned()]).await?;
-        self.0.catalogue.refer(info.id);
-        Ok(info)
+        let filter = filter.to_owned();
+        self.change(|store| async move {
+            let info = store.open_queue(Kind::Filter, &filter, std::slice::from_ref(&filter)).await?;
+            store.0.catalogue.refer(info.id);
+            Ok(info)
+        })
+        .await
     }
 
     /// Finds or creates the queue `name` of all records that match any of `filters`; an existing one
@@ -212,8 +216,8 @@ impl Store {
     /// # Errors
     /// A filter is none, or the catalogue cannot be written.
     pub async fn open_union(&self, name: &str, filters: &[String]) -> Result<QueueInfo> {
-        let _change = self.0.catalogue.changes.lock().await;
-        self.open_queue(Kind::Union, name, filters).await
+        let (name, filters) = (name.to_owned(), filters.to_vec());
+        self.change(|store| async move { store.open_queue(Kind::Union, &name, &filters).await }).await
     }
 
     /// Finds or creates a queue that is filled with [`Store::derive`].
@@ -221,8 +225,22 @@ impl Store {
     /// # Errors
     /// The catalogue cannot be written.
     pub async fn open_derived(&self, name: &str) -> Result<QueueInfo> {
-        let _change = self.0.catalogue.changes.lock().await;
-        self.open_queue(Kind::Derived, name, &[]).await
+        let name = name.to_owned();
+        self.change(|store| async move { store.open_queue(Kind::Derived, &name, &[]).await }).await
+    }
+
+    /// Carries out a change of the catalogue, one at a time, and to its end even if the caller goes away.
+    async fn change<T, F>(&self, change: impl FnOnce(Store) -> F + Send + 'static) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send,
+    {
+        let store = self.clone();
+        let changed = tokio::spawn(async move {
+            let _one = store.0.catalogue.changes.lock().await;
+            change(store.clone()).await
+        });
+        changed.await.unwrap_or(Err(StoreError::Closed))
     }
 
     async fn open_queue(&self, kind: Kind, name: &str, filters: &[String]) -> Result<QueueInfo> {
@@ -253,10 +271,26 @@ impl Store {
         }
         if known.as_ref() != Some(&entry) {
             let row = entry.clone();
-            self.run(move |shared| shared.meta.put_queue(&row)).await?;
+            if let Err(error) = self.run(move |shared| shared.meta.put_queue(&row)).await {
+                self.withdraw(known.as_ref(), &entry).await?;
+                return Err(error);
+            }
             self.0.catalogue.insert(entry.clone());
         }
         self.run(move |shared| info(shared, &entry)).await
+    }
+
+    /// Takes back the routes of a change that could not be written.
+    async fn withdraw(&self, known: Option<&Entry>, entry: &Entry) -> Result<()> {
+        for route in &entry.routes {
+            if known.is_none_or(|known| !known.routes.contains(route)) {
+                self.remove_route(entry.id, route.0.clone()).await?;
+            }
+        }
+        if known.is_none() {
+            self.0.shared.table.write().delete(entry.id);
+        }
+        Ok(())
     }
 
     async fn remove_route(&self, queue: QueueId, filter: String) -> Result<()> {
@@ -270,8 +304,10 @@ impl Store {
     /// # Errors
     /// The catalogue cannot be written.
     pub async fn release_filter(&self, queue: QueueId) -> Result<()> {
-        let _change = self.0.catalogue.changes.lock().await;
-        if self.0.catalogue.release(queue) { self.delete_now(queue).await } else { Ok(()) }
+        self.change(move |store| async move {
+            if store.0.catalogue.release(queue) { store.delete_now(queue).await } else { Ok(()) }
+        })
+        .await
     }
 
     /// Deletes a queue of any kind and its entries. Cursors in it are their owners' to delete.
@@ -279,21 +315,19 @@ impl Store {
     /// # Errors
     /// The catalogue cannot be written.
     pub async fn delete_queue(&self, queue: QueueId) -> Result<()> {
-        let _change = self.0.catalogue.changes.lock().await;
-        self.delete_now(queue).await
+        self.change(move |store| async move { store.delete_now(queue).await }).await
     }
 
     async fn delete_now(&self, queue: QueueId) -> Result<()> {
         let Some(entry) = self.0.catalogue.get(queue) else { return Err(StoreError::NoQueue(queue)) };
+        // First from the catalogue on disk: entries of a queue that is in none do no harm, a queue without its entries would.
+        self.run(move |shared| shared.meta.delete_queue(queue)).await?;
         for (filter, _) in entry.routes {
             self.remove_route(queue, filter).await?;
         }
         self.0.catalogue.remove(queue);
-        self.run(move |shared| {
-            shared.table.write().delete(queue);
-            shared.meta.delete_queue(queue)
-        })
-        .await
+        self.0.shared.table.write().delete(queue);
+        Ok(())
     }
 
     /// Deletes filter queues nobody took a reference to since the store was opened; their number.
@@ -301,12 +335,14 @@ impl Store {
     /// # Errors
     /// The catalogue cannot be written.
     pub async fn sweep(&self) -> Result<usize> {
-        let _change = self.0.catalogue.changes.lock().await;
-        let queues = self.0.catalogue.unreferenced();
-        for queue in &queues {
-            self.delete_now(*queue).await?;
-        }
-        Ok(queues.len())
+        self.change(|store| async move {
+            let queues = store.0.catalogue.unreferenced();
+            for queue in &queues {
+                store.delete_now(*queue).await?;
+            }
+            Ok(queues.len())
+        })
+        .await
     }
 
     /// The queue, if it exists. May read from the disk: not for every message.
@@ -348,6 +384,32 @@ impl Store {
         }
     }
 
+    /// Records of the log itself whose topic matches a filter, in the log's order, as far as the log is durable. Needs no queue.
+    ///
+    /// # Errors
+    /// The filter is none, no record begins at `from`, or a record is corrupt.
+    pub async fn scan(&self, request: ScanRequest) -> Result<ScanBatch> {
+        filter::check(&request.filter)
+            .map_err(|what| StoreError::BadFilter { filter: request.filter.clone(), what })?;
+        self.run(move |shared| shared.log.scan(&request)).await
+    }
+
+    /// Where the first record stands that was stored at or after a time (the durable end if none was).
+    ///
+    /// # Errors
+    /// A record is corrupt or cannot be read.
+    pub async fn position_at(&self, time_ms: i64) -> Result<Position> {
+        self.run(move |shared| shared.log.position_at(time_ms)).await
+    }
+
+    /// The record that begins at a position; `None` when none does.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub async fn record_at(&self, position: Position) -> Result<Option<Record>> {
+        self.run(move |shared| shared.log.record_at(position)).await
+    }
+
     /// The first offset of a queue whose record was stored at or after a time (its end if none was).
     ///
     /// # Errors
@@ -369,18 +431,18 @@ impl Store {
     ) -> Result<()> {
         let shared = &self.0.shared;
         if shared.table.read().waiting_bytes() > shared.options.index_buffer_bytes {
-            self.run(|shared| {
-                shared.wait_for_index_room();
-                Ok(())
-            })
-            .await?;
+            self.run(|shared| shared.wait_for_index_room()).await?;
         }
         let mut table = shared.table.write();
+        // All or none: a caller that tries again must not find half of it done.
+        for (queue, _) in &entries {
+            table.prepare(&shared.index, queue.0)?;
+        }
         for (queue, pointer) in entries {
             table.push(&shared.index, queue.0, pointer)?;
         }
         table.set_place(source, place);
-        table.dispatched(0, shared.log.durable_end().offset());
+        table.ring_touched(shared.log.durable_end().offset());
         Ok(())
     }
 
@@ -430,27 +492,21 @@ impl Store {
     pub async fn open_cursor(&self, key: CursorKey, start: Start) -> Result<CursorPlace> {
         let entry = self.0.catalogue.get(key.queue).ok_or(StoreError::NoQueue(key.queue))?;
         self.run(move |shared| {
-            let found = match shared.cursors.get(&key) {
-                Some(place) => Some(place),
-                None => shared.meta.cursor(&key)?,
-            };
-            match found {
-                Some(place) if entry.kind == Kind::Derived && place.position != Position::ZERO => {
-                    let offset = shared.search(key.queue, |record| record.position > place.position)?;
-                    Ok(CursorPlace { offset, ..place })
-                }
-                Some(place) => Ok(place),
-                None => {
-                    let offset = match start {
-                        Start::Earliest => shared.first(key.queue)?,
-                        Start::Latest => shared.table.write().end(&shared.index, key.queue)?,
-                        Start::Offset(offset) => offset,
-                    };
-                    let place = CursorPlace { offset, position: Position::ZERO };
-                    shared.meta.put_cursor(&key, place)?;
-                    Ok(place)
-                }
+            let (place, found) = shared.cursors.find_or_create(&shared.meta, &key, || {
+                let offset = match start {
+                    Start::Earliest => shared.first(key.queue)?,
+                    Start::Latest => shared.table.write().end(&shared.index, key.queue)?,
+                    Start::Offset(offset) => offset,
+                };
+                // After a power cut, other records would have the offsets that this cursor has passed.
+                shared.sync.wait_durable(&shared.log, shared.log.end().offset())?;
+                Ok(CursorPlace { offset, position: Position::ZERO })
+            })?;
+            if found && entry.kind == Kind::Derived && place.position != Position::ZERO {
+                let offset = shared.search(key.queue, |record| record.position > place.position)?;
+                return Ok(CursorPlace { offset, ..place });
             }
+            Ok(place)
         })
         .await
     }
@@ -466,11 +522,7 @@ impl Store {
     /// The database cannot be written.
     pub async fn delete_cursor(&self, key: &CursorKey) -> Result<()> {
         let key = key.clone();
-        self.run(move |shared| {
-            shared.cursors.forget(&key);
-            shared.meta.delete_cursor(&key)
-        })
-        .await
+        self.run(move |shared| shared.cursors.delete(&shared.meta, &key)).await
     }
 
     /// Cursors by owner and queue, of owners that begin with `owner_prefix`, after `after`.

@@ -5,7 +5,7 @@ use std::path::Path;
 use bytes::Bytes;
 use tidemill_store::{
     Collection, CursorKey, CursorPlace, DeadLetter, Flush, NewRecord, Options, Position, QueueId,
-    ReadRequest, Record, Retain, Start, Store, StoreError, Watcher,
+    ReadRequest, Record, Retain, ScanRequest, Start, Store, StoreError, Watcher,
 };
 
 fn options(dir: &Path) -> Options {
@@ -379,4 +379,100 @@ async fn too_large_is_refused_and_changes_nothing() {
     assert!(matches!(error, StoreError::TooLarge { size: 2043, max: 1000, .. }), "{error}");
     assert_eq!(store.stats().records, 0);
     store.append(vec![record("t", vec![0; 900])]).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_log_can_be_read_without_a_queue() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(Options { segment_bytes: 2000, ..Options::new(dir.path()) }).unwrap();
+    let scan = |from, filter: &str, records_max, bytes_max| {
+        store.scan(ScanRequest { from, filter: filter.into(), records_max, bytes_max })
+    };
+    assert!(scan(Position::ZERO, "#", 10, 1000).await.unwrap().at_end, "an empty log");
+    let mut positions = Vec::new();
+    for n in 0..200 {
+        let topic = if n % 2 == 0 { "even" } else { "odd" };
+        positions.extend(store.append(vec![numbered(topic, n)]).await.unwrap().positions);
+    }
+    let mut found = Vec::new();
+    let mut from = Position::ZERO;
+    loop {
+        let batch = scan(from, "odd", 7, 500).await.unwrap();
+        assert!(batch.records.len() <= 7);
+        found.extend(batch.records.iter().map(|r| r.position));
+        from = batch.next;
+        if batch.at_end {
+            break;
+        }
+    }
+    let odd: Vec<Position> = positions.iter().copied().skip(1).step_by(2).collect();
+    assert_eq!(found, odd);
+    assert_eq!(from, store.durable_end());
+    let batch = scan(positions[150], "#", 1, 1).await.unwrap();
+    assert_eq!(batch.records[0].position, positions[150]);
+    let middle = Position::new(0, positions[3].offset() + 1);
+    assert!(matches!(scan(middle, "#", 1, 1).await, Err(StoreError::NoRecord(at)) if at == middle));
+
+    for position in &positions {
+        assert_eq!(store.record_at(*position).await.unwrap().unwrap().position, *position);
+    }
+    for nothing in [Position::ZERO, middle, store.end(), Position::new(3, 48)] {
+        assert_eq!(store.record_at(nothing).await.unwrap(), None, "{nothing}");
+    }
+    let times: Vec<i64> = {
+        let records = scan(Position::ZERO, "#", 1000, 1 << 20).await.unwrap().records;
+        records.iter().map(|r| r.time_ms).collect()
+    };
+    for n in [0, 57, 199] {
+        let first = times.iter().position(|time| *time >= times[n]).unwrap();
+        assert_eq!(store.position_at(times[n]).await.unwrap(), positions[first]);
+    }
+    assert_eq!(store.position_at(i64::MAX).await.unwrap(), store.durable_end());
+    assert_eq!(store.position_at(0).await.unwrap(), positions[0]);
+}
+
+#[tokio::test]
+async fn a_lowered_limit_is_for_new_records_only() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let store = Store::open(options(dir.path())).unwrap();
+        store.open_filter("t").await.unwrap();
+        store.append(vec![record("t", vec![b'x'; 5000])]).await.unwrap();
+    }
+    std::fs::remove_dir_all(dir.path().join("index")).unwrap();
+    let store = Store::open(Options { record_bytes_max: 1000, ..options(dir.path()) }).unwrap();
+    let queue = store.open_filter("t").await.unwrap().id;
+    assert_eq!(read_all(&store, queue, 0).await[0].1.payload.len(), 5000);
+}
+
+#[tokio::test]
+async fn a_log_that_is_shorter_than_its_index_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let last;
+    {
+        let store = Store::open(options(dir.path())).unwrap();
+        store.append(vec![numbered("t", 0)]).await.unwrap();
+        last = store.append(vec![numbered("t", 1)]).await.unwrap().positions[0];
+        store.close().await.unwrap();
+    }
+    let segment = dir.path().join("log").join("0-000000000000.seg");
+    std::fs::OpenOptions::new().write(true).open(&segment).unwrap().set_len(last.offset()).unwrap();
+    let error = Store::open(options(dir.path())).err().unwrap();
+    assert!(matches!(error, StoreError::Corrupt { position, .. } if position == last), "{error}");
+    assert_eq!(std::fs::metadata(&segment).unwrap().len(), last.offset(), "nothing was changed");
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_queue_hears_that_it_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(options(dir.path())).unwrap();
+    let queue = store.open_filter("t").await.unwrap().id;
+    let watcher = Watcher::new();
+    store.watch(queue, 0, true, &watcher, 5).unwrap();
+    store.append(vec![numbered("other", 0)]).await.unwrap();
+    assert!(watcher.take().is_empty());
+    store.release_filter(queue).await.unwrap();
+    assert_eq!(watcher.ready().await, [5]);
+    store.append(vec![numbered("t", 1)]).await.unwrap();
+    store.checkpoint().await.unwrap();
 }

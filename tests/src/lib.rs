@@ -8,7 +8,7 @@
 //! - [`load`] publishers that reconnect and resend what was not acknowledged
 //! - [`ledger`] checks arrivals against what was published: nothing lost, order kept, duplicates counted
 //! - [`kafka_reader`] and [`events`] read what came out, the latter with cloudevents-sdk as the judge
-//! - [`wait`], [`ports`], [`report`], [`place`] small helpers
+//! - [`wait`], [`ports`], [`mod@report`], [`place`] small helpers
 
 pub mod events;
 pub mod kafka_reader;

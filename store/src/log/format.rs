@@ -144,9 +144,28 @@ pub(crate) struct Decoded {
     pub(crate) durable_before: u64,
 }
 
-/// The length field of the record that `bytes` begins with, if it is there and plausible.
-/// `Ok(0)` means that nothing was written here.
-pub(crate) fn peek_length(bytes: &[u8], record_bytes_max: u32) -> Result<usize, String> {
+/// Whether a record may begin here, told without its checksum.
+pub(crate) fn plausible(head: &[u8]) -> bool {
+    let Some(head) = head.first_chunk::<RECORD_HEADER_BYTES>() else { return false };
+    let mut rest = &head[..];
+    let length = rest.get_u32_le() as usize;
+    let _crc = rest.get_u32_le();
+    let (kind, flags) = (rest.get_u8(), rest.get_u8());
+    let _attributes = rest.get_u8();
+    let reserved = rest.get_u8();
+    rest.advance(12);
+    let inner = rest.get_u32_le() as usize + usize::from(rest.get_u16_le());
+    let more_reserved = rest.get_u16_le();
+    kind == KIND_MESSAGE
+        && flags <= FLAG_RETAIN_CLEAR
+        && reserved == 0
+        && more_reserved == 0
+        && inner + RECORD_HEADER_BYTES <= length
+}
+
+/// The length field of the record that `bytes` begins with, if it is there and fits into `room`, the bytes up to the end of
+/// the file. `Ok(0)` means that nothing was written here.
+pub(crate) fn peek_length(bytes: &[u8], room: u64) -> Result<usize, String> {
     let Some(field) = bytes.first_chunk::<4>() else {
         return Err("the record's length is cut off".into());
     };
@@ -154,8 +173,8 @@ pub(crate) fn peek_length(bytes: &[u8], record_bytes_max: u32) -> Result<usize, 
     if length != 0 && (length as usize) < RECORD_HEADER_BYTES {
         return Err(format!("length {length} is less than a record's header"));
     }
-    if length > record_bytes_max {
-        return Err(format!("length {length} is over the limit of {record_bytes_max}"));
+    if u64::from(length) > room {
+        return Err(format!("length {length} is more than the {room} bytes up to the end of the file"));
     }
     Ok(length as usize)
 }

@@ -8,9 +8,10 @@
 //! - `writer`: the thread that appends
 //! - `sync`: the thread that makes it durable and lets receipts go
 //! - `tail`: the newest batches in memory
-//! - `reader`: records by pointer
+//! - `reader`: records by pointer; `history`: records from a position on
 
 pub(crate) mod format;
+mod history;
 mod reader;
 pub(crate) mod recovery;
 pub(crate) mod scan;

@@ -1,5 +1,6 @@
 //! Opening the log that is there: a torn tail is cut, corruption is refused.
 
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -29,10 +30,9 @@ pub(crate) fn recover(
     dir: &Path,
     log: Uuid,
     checkpoint: u64,
-    record_bytes_max: u32,
     mut each: impl FnMut(Decoded) -> Result<()>,
 ) -> Result<Recovered> {
-    let segments = open_segments(dir, log)?;
+    let segments = open_segments(dir, log, checkpoint)?;
     let corrupt = |at, what: String| StoreError::Corrupt { position: Position::new(SHARD, at), what };
     let Some(last) = segments.last() else {
         if checkpoint > 0 {
@@ -41,8 +41,15 @@ pub(crate) fn recover(
         let first = Arc::new(Segment::create(dir, log, Position::ZERO)?);
         return Ok(Recovered { segments: vec![first], end: SEGMENT_HEADER_BYTES, torn_bytes: 0, records: 0 });
     };
+    let last_end = last.first + last.file_bytes()?;
+    if last_end < checkpoint {
+        let what = format!("the log ends here, and the index knows records up to {checkpoint}");
+        return Err(corrupt(last_end, what));
+    }
+    // What is dispatched again is taken for durable.
+    last.sync()?;
     let start = segments.first().map_or(0, |s| s.first);
-    let mut scanner = Scanner::new(SHARD, &segments, checkpoint.max(start), record_bytes_max);
+    let mut scanner = Scanner::new(SHARD, &segments, checkpoint.max(start));
     let mut records = 0;
     let (at, what) = loop {
         match scanner.step()? {
@@ -61,7 +68,7 @@ pub(crate) fn recover(
     let torn_bytes = written_after(last, at)?;
     if torn_bytes > 0 || what.is_some() {
         let what = what.unwrap_or_else(|| "nothing was written here, and bytes follow".into());
-        if let Some(proof) = proof_of_corruption(SHARD, last, at, record_bytes_max)? {
+        if let Some(proof) = proof_of_corruption(SHARD, last, at)? {
             let proof = Position::new(SHARD, proof);
             return Err(corrupt(at, format!("{what}; the record at {proof} shows that it was on disk once")));
         }
@@ -70,16 +77,10 @@ pub(crate) fn recover(
     }
     // Also without a torn tail: what was reserved ahead is given back, and reserved again when it is needed.
     last.cut(at - last.first)?;
-    if at < checkpoint {
-        return Err(corrupt(
-            at,
-            format!("the log ends here, and the index knows records up to {checkpoint}"),
-        ));
-    }
     Ok(Recovered { segments, end: at, torn_bytes, records })
 }
 
-fn open_segments(dir: &Path, log: Uuid) -> Result<Vec<Arc<Segment>>> {
+fn open_segments(dir: &Path, log: Uuid, checkpoint: u64) -> Result<Vec<Arc<Segment>>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(|e| io_error("list", dir, &e))? {
         let path = entry.map_err(|e| io_error("list", dir, &e))?.path();
@@ -95,7 +96,7 @@ fn open_segments(dir: &Path, log: Uuid) -> Result<Vec<Arc<Segment>>> {
     let count = found.len();
     let mut segments: Vec<Arc<Segment>> = Vec::with_capacity(count);
     for (index, (first, path)) in found.into_iter().enumerate() {
-        if index + 1 == count && count > 1 && never_begun(&path)? {
+        if index + 1 == count && checkpoint <= first.offset() && never_begun(&path)? {
             tracing::warn!(path = %path.display(), "removed a segment that was never begun");
             std::fs::remove_file(&path).map_err(|e| io_error("remove", &path, &e))?;
             continue;
@@ -119,14 +120,20 @@ fn open_segments(dir: &Path, log: Uuid) -> Result<Vec<Arc<Segment>>> {
     Ok(segments)
 }
 
-/// Whether the process died between making the file and its header, which is synced before any record.
+/// Whether the process died between making the file and its header, which is synced before any record: then nothing but
+/// reserved space is in it.
 fn never_begun(path: &Path) -> Result<bool> {
-    let bytes = std::fs::File::open(path)
-        .and_then(|file| {
-            use std::io::Read;
-            let mut bytes = Vec::new();
-            file.take(SEGMENT_HEADER_BYTES).read_to_end(&mut bytes).map(|_| bytes)
-        })
-        .map_err(|e| io_error("read", path, &e))?;
-    Ok((bytes.len() as u64) < SEGMENT_HEADER_BYTES || bytes.iter().all(|b| *b == 0))
+    let mut file = std::fs::File::open(path).map_err(|e| io_error("open", path, &e))?;
+    let mut bytes = vec![0; 64 << 10];
+    let mut length = 0;
+    loop {
+        let read = file.read(&mut bytes).map_err(|e| io_error("read", path, &e))?;
+        length += read as u64;
+        if read == 0 {
+            return Ok(true);
+        }
+        if length >= SEGMENT_HEADER_BYTES && bytes.iter().take(read).any(|b| *b != 0) {
+            return Ok(false);
+        }
+    }
 }

@@ -38,14 +38,15 @@ pub(crate) struct Scanner<'a> {
     at: u64,
     window: Bytes,
     window_at: u64,
-    record_bytes_max: u32,
+    /// Bytes of the file of segment `index`.
+    file_bytes: Option<u64>,
 }
 
 impl<'a> Scanner<'a> {
     /// Starts at `from`, the offset of a record, or of the end.
-    pub(crate) fn new(shard: u16, segments: &'a [Arc<Segment>], from: u64, record_bytes_max: u32) -> Self {
+    pub(crate) fn new(shard: u16, segments: &'a [Arc<Segment>], from: u64) -> Self {
         let index = segments.partition_point(|s| s.first <= from).saturating_sub(1);
-        Scanner { shard, segments, index, at: from, window: Bytes::new(), window_at: 0, record_bytes_max }
+        Scanner { shard, segments, index, at: from, window: Bytes::new(), window_at: 0, file_bytes: None }
     }
 
     /// The next record, or why there is none.
@@ -58,6 +59,7 @@ impl<'a> Scanner<'a> {
             && self.at >= next.first
         {
             self.index += 1;
+            self.file_bytes = None;
             segment = next;
             sealed_end = self.segments.get(self.index + 1).map(|next| next.first);
         }
@@ -72,7 +74,12 @@ impl<'a> Scanner<'a> {
                 Some(end) => bad(format!("the segment should go on to {end} and ends here")),
             };
         }
-        let length = match format::peek_length(&head, self.record_bytes_max) {
+        let file_bytes = match self.file_bytes {
+            Some(bytes) if segment.first + bytes >= at + WINDOW_BYTES as u64 => bytes,
+            _ => *self.file_bytes.insert(segment.file_bytes()?),
+        };
+        let room = (segment.first + file_bytes).saturating_sub(at);
+        let length = match format::peek_length(&head, room) {
             Ok(0) if sealed_end.is_none() => return Ok(Step::End { at }),
             Ok(0) => return bad("nothing was written here, and records follow in the next segment".into()),
             Ok(length) => length,
@@ -107,21 +114,17 @@ impl<'a> Scanner<'a> {
 
 /// Searches the rest of a segment after something bad at `bad` for a record which proves that `bad` was durable
 /// once: then it is corruption. Returns that record's offset.
-pub(crate) fn proof_of_corruption(
-    shard: u16,
-    segment: &Segment,
-    bad: u64,
-    record_bytes_max: u32,
-) -> Result<Option<u64>> {
+pub(crate) fn proof_of_corruption(shard: u16, segment: &Segment, bad: u64) -> Result<Option<u64>> {
     let length = segment.file_bytes()?.saturating_sub(bad - segment.first) as usize;
     // What follows the last good record is at most the space reserved ahead and the batches in flight.
     let rest = segment.read(bad - segment.first, length)?;
     let mut from = 1;
     while from + RECORD_HEADER_BYTES <= rest.len() {
         let candidate = rest.slice(from..);
-        if let Ok(length) = format::peek_length(&candidate, record_bytes_max)
+        // Most places are ruled out without a checksum, so that random bytes do not cost one each.
+        if format::plausible(&candidate)
+            && let Ok(length) = format::peek_length(&candidate, candidate.len() as u64)
             && length != 0
-            && length <= candidate.len()
         {
             let at = bad + from as u64;
             if let Ok(good) = format::decode(&candidate.slice(..length), Position::new(shard, at), true) {

@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, fallocate};
 use uuid::Uuid;
 
@@ -21,6 +22,20 @@ pub(crate) struct Segment {
     pub(crate) path: PathBuf,
     pub(crate) first: u64,
     file: File,
+    /// A sync that failed. The system reports a failed write-back once, to whoever syncs next: another sync would then
+    /// say that all is well with pages that are gone.
+    failed: Mutex<Option<String>>,
+}
+
+/// What is on disk is not known any more: no one may be told that it is durable.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct SyncFailed(String);
+
+impl From<SyncFailed> for StoreError {
+    fn from(failed: SyncFailed) -> Self {
+        StoreError::Poisoned { reason: failed.0 }
+    }
 }
 
 /// The name of the segment that begins at `first`.
@@ -33,6 +48,10 @@ pub(crate) fn io_error(action: &'static str, path: &Path, error: &std::io::Error
     match error.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
             StoreError::Full { path: path.to_owned() }
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            let error = format!("{error}; see who owns it, and its permissions");
+            StoreError::Io { action, path: path.to_owned(), error }
         }
         _ => StoreError::Io { action, path: path.to_owned(), error: error.to_string() },
     }
@@ -50,7 +69,7 @@ impl Segment {
             .truncate(true)
             .open(&path)
             .map_err(|e| io_error("create", &path, &e))?;
-        let segment = Segment { path, first: first.offset(), file };
+        let segment = Segment { path, first: first.offset(), file, failed: Mutex::default() };
         let made = segment.begin(dir, log, first);
         if made.is_err() {
             // Space is short: give back what the attempt took.
@@ -84,7 +103,7 @@ impl Segment {
             Err(error) => Some(format!("its header cannot be read: {error}")),
         };
         match what {
-            None => Ok(Segment { path, first: first.offset(), file }),
+            None => Ok(Segment { path, first: first.offset(), file, failed: Mutex::default() }),
             Some(what) => Err(StoreError::Corrupt {
                 position: first,
                 what: format!("segment {}: {what}", path.display()),
@@ -119,15 +138,25 @@ impl Segment {
         self.file.write_all_at(bytes, offset).map_err(|e| io_error("write", &self.path, &e))
     }
 
-    /// `fdatasync`.
-    pub(crate) fn sync(&self) -> Result<()> {
-        rustix::fs::fdatasync(&self.file).map_err(|e| io_error("sync", &self.path, &e.into()))
+    /// `fdatasync`. Once it has failed it always fails.
+    pub(crate) fn sync(&self) -> Result<(), SyncFailed> {
+        self.synced_by(|| rustix::fs::fdatasync(&self.file).map_err(Into::into))
+    }
+
+    fn synced_by(&self, sync: impl FnOnce() -> std::io::Result<()>) -> Result<(), SyncFailed> {
+        let mut failed = self.failed.lock();
+        if failed.is_none()
+            && let Err(error) = sync()
+        {
+            *failed = Some(format!("sync {}: {error}", self.path.display()));
+        }
+        failed.clone().map_or(Ok(()), |reason| Err(SyncFailed(reason)))
     }
 
     /// Cuts the file at `offset`, durably: a sealed segment ends with its last record.
     pub(crate) fn cut(&self, offset: u64) -> Result<()> {
         self.file.set_len(offset).map_err(|e| io_error("truncate", &self.path, &e))?;
-        self.file.sync_all().map_err(|e| io_error("sync", &self.path, &e))
+        Ok(self.synced_by(|| self.file.sync_all())?)
     }
 
     /// Reads `length` bytes at `offset` of the file, or what there is of them.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
@@ -27,6 +27,9 @@ struct State {
     end: u64,
     unsynced: Vec<Arc<Segment>>,
     waiting: Vec<Waiting>,
+    /// Someone waits: no pause before the next sync.
+    urgent: bool,
+    syncing: bool,
     stop: bool,
 }
 
@@ -61,9 +64,11 @@ impl SyncQueue {
             if let Some(error) = log.poisoned() {
                 return Err(error);
             }
-            if state.stop && state.unsynced.is_empty() {
+            if state.stop && state.unsynced.is_empty() && !state.syncing {
                 return Err(StoreError::Closed);
             }
+            state.urgent = true;
+            self.wake.notify_one();
             self.synced.wait_for(&mut state, Duration::from_millis(100));
         }
         Ok(())
@@ -80,13 +85,12 @@ impl SyncQueue {
             if state.unsynced.is_empty() {
                 return;
             }
-            if let Some(pause) = pause
-                && !state.stop
-            {
-                drop(state);
-                std::thread::sleep(pause);
-                state = self.state.lock();
+            if let Some(pause) = pause {
+                let until = Instant::now() + pause;
+                while !state.stop && !state.urgent && !self.wake.wait_until(&mut state, until).timed_out() {}
             }
+            state.urgent = false;
+            state.syncing = true;
             let end = state.end;
             let segments = std::mem::take(&mut state.unsynced);
             let waiting = std::mem::take(&mut state.waiting);
@@ -107,7 +111,7 @@ impl SyncQueue {
                     }
                 }
             }
-            let _state = self.state.lock();
+            self.state.lock().syncing = false;
             self.synced.notify_all();
         }
     }
@@ -119,7 +123,7 @@ fn sync_all(log: &Log, segments: &[Arc<Segment>]) -> Result<()> {
     }
     for segment in segments {
         // A second fdatasync after a failed one may report success for pages that the kernel has dropped.
-        segment.sync().map_err(|error| log.poison(error.to_string()))?;
+        segment.sync().map_err(|failed| log.poison(failed.to_string()))?;
     }
     log.counters.syncs.fetch_add(segments.len() as u64, Ordering::Relaxed);
     Ok(())

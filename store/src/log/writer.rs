@@ -68,7 +68,7 @@ impl Writer {
     pub(crate) fn run(mut self) {
         let mut batch = Vec::new();
         while let Some(first) = self.mailbox.blocking_recv() {
-            self.shared.wait_for_index_room();
+            let index = self.shared.wait_for_index_room();
             let mut bytes = 0;
             let mut next = Some(first);
             while let Some(command) = next {
@@ -81,14 +81,14 @@ impl Writer {
                         }
                     }
                     other => {
-                        self.write(std::mem::take(&mut batch), bytes);
+                        self.write(std::mem::take(&mut batch), bytes, &index);
                         bytes = 0;
                         self.change(other);
                     }
                 }
                 next = self.mailbox.try_recv().ok();
             }
-            self.write(std::mem::take(&mut batch), bytes);
+            self.write(std::mem::take(&mut batch), bytes, &index);
         }
     }
 
@@ -108,12 +108,12 @@ impl Writer {
     }
 
     /// Writes a batch, enters it into the queues and passes its receipts on.
-    fn write(&mut self, batch: Vec<Append>, bytes: usize) {
+    fn write(&mut self, batch: Vec<Append>, bytes: usize, index: &Result<()>) {
         if batch.is_empty() {
             return;
         }
         let permits = batch.iter().map(|append| append.permits).sum();
-        match self.append(&batch, bytes) {
+        match index.clone().and_then(|()| self.append(&batch, bytes)) {
             Ok(positions) => self.confirm(batch, positions),
             Err(error) => {
                 for append in batch {
@@ -147,6 +147,9 @@ impl Writer {
             return Err(error);
         }
         let made_room = self.make_room(bytes);
+        if let Err(StoreError::Poisoned { reason }) = &made_room {
+            return Err(self.shared.log.poison(reason.clone()));
+        }
         let log: &Log = &self.shared.log;
         note_space(log, made_room.as_ref().err());
         made_room?;
@@ -179,7 +182,10 @@ impl Writer {
         log.end.store(self.end, Ordering::Release);
 
         let records = batch.iter().flat_map(|append| &append.records);
-        self.shared.dispatch(&mut self.routes, records.zip(pointers.iter().copied()), self.end)?;
+        let end = (self.end, self.time_ms);
+        let dispatched = self.shared.dispatch(&mut self.routes, records.zip(pointers.iter().copied()), end);
+        // Written, and in only some of its queues: a restart enters it into all of them.
+        dispatched.map_err(|error| log.poison(format!("records could not be indexed: {error}")))?;
         Ok(pointers.into_iter().map(|pointer| pointer.position).collect())
     }
 
@@ -195,10 +201,8 @@ impl Writer {
         let used = self.end - self.segment.first;
         if used > SEGMENT_HEADER_BYTES && used + bytes as u64 > self.shared.options.segment_bytes {
             // Sealed means durable and cut to its length: recovery relies on both.
-            self.segment.cut(used).map_err(|error| match error {
-                StoreError::Io { .. } => self.shared.log.poison(error.to_string()),
-                other => other,
-            })?;
+            self.segment.cut(used)?;
+            self.reserved = used;
             let log = &self.shared.log;
             let next = Arc::new(Segment::create(&log.dir, log.id, Position::new(SHARD, self.end))?);
             log.segments.write().push(next.clone());

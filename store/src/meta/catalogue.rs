@@ -7,8 +7,6 @@
 //! Texts are a length (u32) and UTF-8; numbers in values are little-endian. `start` is the log offset from which on records enter the
 //! queue by this filter: re-dispatch after a crash must not put older ones there.
 
-use std::sync::atomic::Ordering;
-
 use bytes::{Buf, BufMut};
 use rocksdb::WriteBatch;
 
@@ -21,6 +19,14 @@ const UNION: u8 = 2;
 const DERIVED: u8 = 3;
 /// Numbers of queues are reserved in steps, so that most new queues cost one write.
 const RESERVE: u64 = 1024;
+
+/// Numbers for new queues.
+#[derive(Debug, Default)]
+pub(super) struct QueueIds {
+    next: u64,
+    /// Those below are written down as taken.
+    reserved: u64,
+}
 
 /// A queue as the catalogue has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,7 +126,7 @@ impl Meta {
         self.put(Entry::key(entry.id), entry.encode())
     }
 
-    /// Deletes a queue and all cursors in it.
+    /// Deletes a queue from the catalogue.
     pub(crate) fn delete_queue(&self, id: QueueId) -> Result<()> {
         let mut batch = WriteBatch::default();
         batch.delete(Entry::key(id));
@@ -135,21 +141,23 @@ impl Meta {
                 value.try_into().map_err(|_| bad_value("the number of the next queue", &key))?,
             ),
         };
-        self.next_queue.store(next, Ordering::Relaxed);
-        self.reserve_queues(next)
+        *self.queue_ids.lock() = QueueIds { next, reserved: next };
+        Ok(())
     }
 
-    fn reserve_queues(&self, next: u64) -> Result<()> {
-        self.put([prefix::NEXT_QUEUE], (next + RESERVE).to_le_bytes())
-    }
-
-    /// A number no queue ever had. Calls must not overlap.
+    /// A number no queue ever had.
     pub(crate) fn new_queue(&self) -> Result<QueueId> {
-        let id = self.next_queue.fetch_add(1, Ordering::Relaxed);
-        if id.is_multiple_of(RESERVE) {
-            self.reserve_queues(id)?;
+        let mut ids = self.queue_ids.lock();
+        if ids.next >= ids.reserved {
+            let reserved = ids.next + RESERVE;
+            let mut batch = WriteBatch::default();
+            batch.put([prefix::NEXT_QUEUE], reserved.to_le_bytes());
+            // Entries of a queue may outlive a power cut that the reservation would not.
+            self.write_synced(batch)?;
+            ids.reserved = reserved;
         }
-        Ok(QueueId(id))
+        ids.next += 1;
+        Ok(QueueId(ids.next - 1))
     }
 }
 

@@ -55,6 +55,9 @@ pub(crate) fn decode_place(mut value: &[u8]) -> Option<CursorPlace> {
 #[derive(Debug, Default)]
 pub(crate) struct Cursors {
     moved: Mutex<HashMap<CursorKey, CursorPlace>>,
+    /// Held while rows are written, made or deleted, so that a checkpoint neither brings a deleted cursor back nor undoes a
+    /// new one. Never on an async thread.
+    rows: Mutex<()>,
 }
 
 impl Cursors {
@@ -68,8 +71,33 @@ impl Cursors {
         }
     }
 
-    pub(crate) fn forget(&self, key: &CursorKey) {
+    /// Deletes a cursor.
+    pub(crate) fn delete(&self, meta: &Meta, key: &CursorKey) -> Result<()> {
+        let _rows = self.rows.lock();
         self.moved.lock().remove(key);
+        meta.delete_cursor(key)
+    }
+
+    /// Finds a cursor, or makes it at the place that `start` gives; whether it was found.
+    pub(crate) fn find_or_create(
+        &self,
+        meta: &Meta,
+        key: &CursorKey,
+        start: impl FnOnce() -> Result<CursorPlace>,
+    ) -> Result<(CursorPlace, bool)> {
+        let _rows = self.rows.lock();
+        let found = match self.get(key) {
+            Some(place) => Some(place),
+            None => meta.cursor(key)?,
+        };
+        match found {
+            Some(place) => Ok((place, true)),
+            None => {
+                let place = start()?;
+                meta.put_cursor(key, place)?;
+                Ok((place, false))
+            }
+        }
     }
 
     pub(crate) fn get(&self, key: &CursorKey) -> Option<CursorPlace> {
@@ -78,6 +106,7 @@ impl Cursors {
 
     /// Writes those that are not past the durable end; the others wait for it.
     pub(crate) fn write(&self, meta: &Meta, durable_end: Position) -> Result<()> {
+        let _rows = self.rows.lock();
         let ready: Vec<(CursorKey, CursorPlace)> = {
             let moved = self.moved.lock();
             moved.iter().filter(|(_, p)| p.position < durable_end).map(|(k, p)| (k.clone(), *p)).collect()
@@ -92,13 +121,9 @@ impl Cursors {
         meta.write_relaxed(batch)?;
         let mut moved = self.moved.lock();
         for (key, place) in ready {
-            match moved.get(&key) {
-                // It may have moved on, or have been deleted meanwhile.
-                Some(now) if *now == place => {
-                    moved.remove(&key);
-                }
-                Some(_) => {}
-                None => meta.delete_cursor(&key)?,
+            // It may have moved on meanwhile.
+            if moved.get(&key) == Some(&place) {
+                moved.remove(&key);
             }
         }
         Ok(())

@@ -11,7 +11,6 @@ mod document;
 mod retained;
 
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
 
 use foldhash::HashMap;
 use parking_lot::Mutex;
@@ -38,7 +37,7 @@ pub(crate) struct Meta {
     flush: Flush,
     /// Dead letters by owner: the number of the next one, and how many there are.
     dead_letters: Mutex<HashMap<String, dead_letter::Count>>,
-    next_queue: AtomicU64,
+    queue_ids: Mutex<catalogue::QueueIds>,
 }
 
 fn database_error(error: rocksdb::Error) -> StoreError {
@@ -66,7 +65,7 @@ impl Meta {
         table.set_bloom_filter(10.0, false);
         options.set_block_based_table_factory(&table);
         let db = DB::open(&options, path).map_err(database_error)?;
-        let meta = Meta { db, flush, dead_letters: Mutex::default(), next_queue: AtomicU64::new(0) };
+        let meta = Meta { db, flush, dead_letters: Mutex::default(), queue_ids: Mutex::default() };
         meta.load_next_queue()?;
         Ok(meta)
     }
@@ -75,6 +74,13 @@ impl Meta {
     fn write(&self, batch: WriteBatch) -> Result<()> {
         let mut options = WriteOptions::default();
         options.set_sync(self.flush == Flush::Sync);
+        self.db.write_opt(batch, &options).map_err(database_error)
+    }
+
+    /// Writes so that it survives a power cut, whatever the store promises.
+    fn write_synced(&self, batch: WriteBatch) -> Result<()> {
+        let mut options = WriteOptions::default();
+        options.set_sync(true);
         self.db.write_opt(batch, &options).map_err(database_error)
     }
 

@@ -33,7 +33,7 @@ fn decode(mut value: &[u8]) -> Option<Pointer> {
 }
 
 impl Meta {
-    /// Writes what changed; `None` clears. A power cut may undo it: the log is dispatched again from before.
+    /// Writes what changed; `None` clears.
     pub(crate) fn put_retained(&self, changes: &[(ByteString, Option<Pointer>)]) -> Result<()> {
         let mut batch = WriteBatch::default();
         for (topic, pointer) in changes {
@@ -43,7 +43,7 @@ impl Meta {
             }
         }
         // The index's checkpoint, which says that these need not be dispatched again, must not outlive them.
-        self.write(batch)
+        self.write_synced(batch)
     }
 
     /// Up to `limit` retained messages whose topic matches, in topic order after `after`.

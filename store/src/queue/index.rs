@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use bytes::Buf;
 use rocksdb::{
     BlockBasedOptions, Cache, DB, DBCompressionType, FlushOptions, Options, ReadOptions, WriteBatch,
     WriteOptions,
@@ -13,6 +14,7 @@ use rocksdb::{
 
 use super::block;
 use super::block_key::BlockKey;
+use super::table::Snapshot;
 use crate::log::SHARD;
 use crate::meta::cursor;
 use crate::{CursorKey, CursorPlace, Pointer, QueueId, Result, StoreError};
@@ -60,17 +62,16 @@ impl Index {
         Ok(Index { db })
     }
 
-    /// The log offset up to which every record is in the queues.
-    pub(crate) fn checkpoint(&self) -> Result<u64> {
-        let value = self.db.get(CHECKPOINT).map_err(database_error)?;
-        match value {
-            None => Ok(0),
-            Some(value) => {
-                value.as_slice().try_into().map(u64::from_be_bytes).map_err(|_| StoreError::Database {
-                    database: "index",
-                    error: format!("the checkpoint has {} bytes, not 8", value.len()),
-                })
-            }
+    /// The log offset up to which every record is in the queues, and the time of the last of them.
+    pub(crate) fn checkpoint(&self) -> Result<(u64, i64)> {
+        let Some(value) = self.db.get(CHECKPOINT).map_err(database_error)? else { return Ok((0, 0)) };
+        let mut rest = value.as_slice();
+        match (rest.try_get_u64_le(), rest.try_get_i64_le()) {
+            (Ok(offset), Ok(time_ms)) if rest.is_empty() => Ok((offset, time_ms)),
+            _ => Err(StoreError::Database {
+                database: "index",
+                error: format!("the checkpoint has {} bytes, not 16", value.len()),
+            }),
         }
     }
 
@@ -162,8 +163,26 @@ impl Index {
 }
 
 impl IndexBatch {
+    /// All that a checkpoint writes here.
+    pub(crate) fn of(snapshot: &Snapshot) -> Self {
+        let mut batch = IndexBatch::default();
+        for queue in &snapshot.deleted {
+            batch.delete_queue(*queue);
+        }
+        for (queue, base, entries) in &snapshot.entries {
+            batch.entries(*queue, *base, entries);
+        }
+        for (key, place) in &snapshot.places {
+            batch.0.put(place_key(key), cursor::encode_place(*place));
+        }
+        let mut checkpoint = snapshot.dispatched.to_le_bytes().to_vec();
+        checkpoint.extend(snapshot.time_ms.to_le_bytes());
+        batch.0.put(CHECKPOINT, checkpoint);
+        batch
+    }
+
     /// Adds entries of a queue beginning at offset `base`.
-    pub(crate) fn entries(&mut self, queue: QueueId, base: u64, entries: &[Pointer]) {
+    fn entries(&mut self, queue: QueueId, base: u64, entries: &[Pointer]) {
         let mut base = base;
         for chunk in entries.chunks(block::ENTRIES_MAX) {
             self.0.put(BlockKey { queue, shard: SHARD, base }.encode(), block::encode(chunk));
@@ -172,20 +191,10 @@ impl IndexBatch {
     }
 
     /// Deletes a queue's entries.
-    pub(crate) fn delete_queue(&mut self, queue: QueueId) {
+    fn delete_queue(&mut self, queue: QueueId) {
         let from = BlockKey { queue, shard: 0, base: 0 }.encode();
         let to = BlockKey { queue: QueueId(queue.0 + 1), shard: 0, base: 0 }.encode();
         self.0.delete_range(from, to);
-    }
-
-    /// Sets the place of a consumer that derives queues.
-    pub(crate) fn place(&mut self, key: &CursorKey, place: CursorPlace) {
-        self.0.put(place_key(key), cursor::encode_place(place));
-    }
-
-    /// Sets the checkpoint.
-    pub(crate) fn checkpoint(&mut self, offset: u64) {
-        self.0.put(CHECKPOINT, offset.to_be_bytes());
     }
 }
 

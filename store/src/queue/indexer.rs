@@ -77,7 +77,7 @@ impl IndexerSignal {
 pub(crate) fn run(shared: &Shared) {
     let signal = &shared.indexer;
     // What was dispatched again since the last flush counts, or a process that dies often would never flush.
-    let mut flushed_at = shared.index.checkpoint().unwrap_or(0);
+    let mut flushed_at = shared.index.checkpoint().map_or(0, |(offset, _)| offset);
     loop {
         let (asked, flush, stop) = {
             let mut state = signal.state.lock();
@@ -96,9 +96,7 @@ pub(crate) fn run(shared: &Shared) {
             result = shared.index.flush();
             flushed_at = end;
         }
-        if let Err(error) = &result {
-            tracing::error!(%error, "a checkpoint could not be written; it is tried again");
-        }
+        note_fault(shared, result.as_ref().err());
         answer(shared, asked, result.err());
         if stop.is_some() {
             return;
@@ -108,6 +106,19 @@ pub(crate) fn run(shared: &Shared) {
             signal.wake.wait_for(&mut state, RETRY_PAUSE);
         }
     }
+}
+
+/// Remembers whether the databases can be written, and says so when that changes.
+fn note_fault(shared: &Shared, error: Option<&StoreError>) {
+    let mut fault = shared.index_fault.lock();
+    match error {
+        Some(error) if fault.is_none() => {
+            tracing::error!(%error, "a checkpoint could not be written; it is tried again");
+        }
+        None if fault.is_some() => tracing::warn!("checkpoints are written again"),
+        _ => {}
+    }
+    *fault = error.cloned();
 }
 
 fn answer(shared: &Shared, asked: u64, error: Option<StoreError>) {
@@ -138,19 +149,8 @@ fn write(shared: &Shared, snapshot: &Snapshot) -> Result<()> {
     }
     shared.cursors.write(&shared.meta, shared.log.durable_end())?;
     let nothing = snapshot.entries.is_empty() && snapshot.deleted.is_empty() && snapshot.places.is_empty();
-    if nothing && snapshot.dispatched == shared.index.checkpoint()? {
+    if nothing && snapshot.dispatched == shared.index.checkpoint()?.0 {
         return Ok(());
     }
-    let mut batch = IndexBatch::default();
-    for queue in &snapshot.deleted {
-        batch.delete_queue(*queue);
-    }
-    for (queue, base, entries) in &snapshot.entries {
-        batch.entries(*queue, *base, entries);
-    }
-    for (key, place) in &snapshot.places {
-        batch.place(key, *place);
-    }
-    batch.checkpoint(snapshot.dispatched);
-    shared.index.write(batch)
+    shared.index.write(IndexBatch::of(snapshot))
 }

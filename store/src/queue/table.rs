@@ -7,7 +7,7 @@ use foldhash::HashMap;
 use smallvec::SmallVec;
 
 use super::index::Index;
-use crate::{CursorKey, CursorPlace, Pointer, QueueId, Result, Watcher};
+use crate::{CursorKey, CursorPlace, Pointer, QueueId, Result, Retain, Watcher};
 
 /// A queue that was used since the store was opened.
 #[derive(Debug)]
@@ -58,6 +58,8 @@ pub(crate) struct Snapshot {
     pub(crate) retained: Vec<(ByteString, Option<Pointer>)>,
     /// The log is dispatched up to here.
     pub(crate) dispatched: u64,
+    /// Time of the last record before it.
+    pub(crate) time_ms: i64,
 }
 
 /// All queues.
@@ -65,8 +67,8 @@ pub(crate) struct Snapshot {
 pub(crate) struct Table {
     queues: HashMap<u64, Queue>,
     watches: HashMap<u64, SmallVec<[Watch; 1]>>,
-    /// Watches that wait for the durable end; so that a sync without any has nothing to do.
-    durable_watches: usize,
+    /// Queues with watches that wait for the durable end, and how many: so that a sync looks at no others.
+    durable_watches: HashMap<u64, usize>,
     touched: Vec<u64>,
     changed: Vec<u64>,
     deleted: Vec<QueueId>,
@@ -77,12 +79,18 @@ pub(crate) struct Table {
     /// Those that the checkpoint in progress writes.
     retained_writing: HashMap<ByteString, Option<Pointer>>,
     dispatched: u64,
+    /// Time of the last record dispatched.
+    time_ms: i64,
     entries: u64,
     waiting_entries: usize,
+    retained_bytes: usize,
+    retained_writing_bytes: usize,
 }
 
 /// Bytes that one entry takes in memory until RocksDB has it.
 pub(crate) const ENTRY_BYTES: usize = size_of::<Pointer>();
+/// Bytes that a retained message takes beside its topic, about.
+const RETAINED_EXTRA_BYTES: usize = 80;
 
 impl Table {
     fn load(&mut self, index: &Index, id: u64) -> Result<&mut Queue> {
@@ -100,6 +108,11 @@ impl Table {
                 }))
             }
         }
+    }
+
+    /// Makes sure that a queue is in memory, so that [`Table::push`] cannot fail.
+    pub(crate) fn prepare(&mut self, index: &Index, id: u64) -> Result<()> {
+        self.load(index, id).map(drop)
     }
 
     /// Appends an entry.
@@ -121,8 +134,18 @@ impl Table {
     }
 
     /// Notes what a record does to the retained message of its topic.
-    pub(crate) fn retain(&mut self, topic: ByteString, pointer: Option<Pointer>) {
-        self.retained.insert(topic, pointer);
+    pub(crate) fn note_retained(&mut self, retain: Retain, topic: &str, pointer: Pointer) {
+        let pointer = match retain {
+            Retain::No => return,
+            Retain::Set => Some(pointer),
+            Retain::Clear => None,
+        };
+        // A copy: the record's own topic is a part of a larger buffer.
+        let topic = ByteString::from(topic);
+        let bytes = topic.len() + RETAINED_EXTRA_BYTES;
+        if self.retained.insert(topic, pointer).is_none() {
+            self.retained_bytes += bytes;
+        }
     }
 
     /// Retained messages that the meta database does not have yet.
@@ -132,8 +155,14 @@ impl Table {
     }
 
     /// Says that the log is dispatched up to `offset`, and rings whoever waited for what came.
-    pub(crate) fn dispatched(&mut self, offset: u64, durable_end: u64) {
+    pub(crate) fn dispatched(&mut self, (offset, time_ms): (u64, i64), durable_end: u64) {
         self.dispatched = self.dispatched.max(offset);
+        self.time_ms = self.time_ms.max(time_ms);
+        self.ring_touched(durable_end);
+    }
+
+    /// Rings whoever waited for entries that came.
+    pub(crate) fn ring_touched(&mut self, durable_end: u64) {
         for id in std::mem::take(&mut self.touched) {
             if let Some(queue) = self.queues.get_mut(&id) {
                 queue.touched = false;
@@ -144,11 +173,7 @@ impl Table {
 
     /// Rings those who waited for the durable end to move.
     pub(crate) fn durable_end_moved(&mut self, durable_end: u64) {
-        if self.durable_watches == 0 {
-            return;
-        }
-        let waiting: Vec<u64> =
-            self.watches.iter().filter(|(_, w)| w.iter().any(|w| w.durable)).map(|(id, _)| *id).collect();
+        let waiting: SmallVec<[u64; 16]> = self.durable_watches.keys().copied().collect();
         for id in waiting {
             self.ring(id, durable_end);
         }
@@ -158,18 +183,28 @@ impl Table {
         let (Some(queue), Some(watches)) = (self.queues.get_mut(&id), self.watches.get_mut(&id)) else {
             return;
         };
-        let durable_watches = &mut self.durable_watches;
+        let mut rung = 0;
         watches.retain(|watch| {
             let ready = is_ready(queue, watch.offset, watch.durable, durable_end);
             if ready {
                 watch.watcher.ring(watch.token);
-                *durable_watches -= usize::from(watch.durable);
+                rung += usize::from(watch.durable);
             }
             !ready
         });
         if watches.is_empty() {
             queue.watched = false;
             self.watches.remove(&id);
+        }
+        self.fewer_durable(id, rung);
+    }
+
+    fn fewer_durable(&mut self, id: u64, fewer: usize) {
+        if let Some(count) = self.durable_watches.get_mut(&id) {
+            *count = count.saturating_sub(fewer);
+            if *count == 0 {
+                self.durable_watches.remove(&id);
+            }
         }
     }
 
@@ -189,7 +224,9 @@ impl Table {
             return Ok(());
         }
         queue.watched = true;
-        self.durable_watches += usize::from(durable);
+        if durable {
+            *self.durable_watches.entry(id.0).or_default() += 1;
+        }
         let watch = Watch { offset, durable, watcher: watcher.clone(), token };
         self.watches.entry(id.0).or_default().push(watch);
         Ok(())
@@ -198,11 +235,11 @@ impl Table {
     /// Takes away the watches of a watcher, or the one with `token`.
     pub(crate) fn unwatch(&mut self, id: QueueId, watcher: &Watcher, token: Option<u64>) {
         let Some(watches) = self.watches.get_mut(&id.0) else { return };
-        let durable_watches = &mut self.durable_watches;
+        let mut fewer = 0;
         watches.retain(|watch| {
             let gone = watch.watcher.same(watcher) && token.is_none_or(|token| token == watch.token);
             if gone {
-                *durable_watches -= usize::from(watch.durable);
+                fewer += usize::from(watch.durable);
             }
             !gone
         });
@@ -212,6 +249,7 @@ impl Table {
                 queue.watched = false;
             }
         }
+        self.fewer_durable(id.0, fewer);
     }
 
     /// The queue's end, if the queue is in memory.
@@ -240,14 +278,16 @@ impl Table {
         Some(Found::Recent(recent.copied().collect()))
     }
 
-    /// Forgets a queue; the next checkpoint deletes its entries.
+    /// Forgets a queue and rings those who wait for it; the next checkpoint deletes its entries.
     pub(crate) fn delete(&mut self, id: QueueId) {
         if let Some(queue) = self.queues.remove(&id.0) {
             self.waiting_entries -= queue.recent.len();
         }
-        if let Some(watches) = self.watches.remove(&id.0) {
-            self.durable_watches -= watches.iter().filter(|w| w.durable).count();
+        // Whoever waits looks again, and finds that the queue is gone.
+        for watch in self.watches.remove(&id.0).into_iter().flatten() {
+            watch.watcher.ring(watch.token);
         }
+        self.durable_watches.remove(&id.0);
         self.places.retain(|key, _| key.queue != id);
         self.deleted.push(id);
     }
@@ -264,7 +304,8 @@ impl Table {
 
     /// Begins a checkpoint. [`Table::written`] or [`Table::not_written`] ends it.
     pub(crate) fn snapshot(&mut self) -> Snapshot {
-        let mut snapshot = Snapshot { dispatched: self.dispatched, ..Snapshot::default() };
+        let mut snapshot =
+            Snapshot { dispatched: self.dispatched, time_ms: self.time_ms, ..Snapshot::default() };
         for id in std::mem::take(&mut self.changed) {
             if let Some(queue) = self.queues.get_mut(&id) {
                 queue.changed = false;
@@ -278,6 +319,7 @@ impl Table {
         snapshot.places =
             places.into_iter().filter_map(|key| self.places.get(&key).map(|p| (key, *p))).collect();
         self.retained_writing = std::mem::take(&mut self.retained);
+        self.retained_writing_bytes = std::mem::take(&mut self.retained_bytes);
         snapshot.retained =
             self.retained_writing.iter().map(|(topic, pointer)| (topic.clone(), *pointer)).collect();
         snapshot
@@ -286,9 +328,12 @@ impl Table {
     /// The snapshot is in RocksDB: its entries need not be kept.
     pub(crate) fn written(&mut self, snapshot: &Snapshot) {
         self.retained_writing.clear();
+        self.retained_writing_bytes = 0;
         for (id, first, entries) in &snapshot.entries {
             if let Some(queue) = self.queues.get_mut(&id.0)
+                // A queue that was deleted and looked at again since has none of them.
                 && queue.recent_first() == *first
+                && queue.recent.len() >= entries.len()
             {
                 queue.recent.drain(..entries.len());
                 if queue.recent.is_empty() {
@@ -313,6 +358,7 @@ impl Table {
         for (topic, pointer) in std::mem::take(&mut self.retained_writing) {
             self.retained.entry(topic).or_insert(pointer);
         }
+        self.retained_bytes += std::mem::take(&mut self.retained_writing_bytes);
     }
 
     /// Entries assigned since the store was opened.
@@ -320,9 +366,9 @@ impl Table {
         self.entries
     }
 
-    /// Bytes of entries that RocksDB does not have yet.
+    /// Bytes of entries and retained topics that RocksDB does not have yet.
     pub(crate) fn waiting_bytes(&self) -> usize {
-        self.waiting_entries * ENTRY_BYTES
+        self.waiting_entries * ENTRY_BYTES + self.retained_bytes + self.retained_writing_bytes
     }
 }
 
