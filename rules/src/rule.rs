@@ -26,7 +26,7 @@ pub struct ConnectionDef {
     pub kind: String,
     /// What the connector reads.
     pub body: Node,
-    /// The key that names it, for diagnostics.
+    /// The key that names the kind, for diagnostics.
     pub at: Node,
 }
 

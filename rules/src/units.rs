@@ -13,7 +13,7 @@ pub struct DurationError(String);
 
 /// Text that is no size.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a size; write a number with B, KB, MB, GB, KiB, MiB or GiB, as in `64KB`, `1MiB`")]
+#[error("`{0}` is not a size; write a number with B, KB, MB, GB, TB, KiB, MiB, GiB or TiB, as in `10B` or `64KiB`")]
 pub struct SizeError(String);
 
 /// Units of time in milliseconds.
@@ -146,5 +146,7 @@ mod tests {
         for bad in ["", "5", "KB", "5kb", "99999999999TiB"] {
             assert_eq!(parse_size(bad), Err(SizeError(bad.to_owned())), "{bad}");
         }
+        let told = parse_size("10").unwrap_err().to_string();
+        assert!(told.ends_with("as in `10B` or `64KiB`"), "{told}");
     }
 }

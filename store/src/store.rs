@@ -604,7 +604,8 @@ impl Store {
         .await
     }
 
-    /// Writes dead letters of the consumer `owner` as durably as the store promises.
+    /// Writes dead letters of the consumer `owner` as durably as the store promises. There is one for each record: a later
+    /// one replaces it.
     ///
     /// # Errors
     /// The database cannot be written.
@@ -613,7 +614,8 @@ impl Store {
         self.run(move |shared| shared.meta.put_dead_letters(&owner, &letters)).await
     }
 
-    /// Dead letters of an owner by number, from `from`.
+    /// Dead letters of an owner in the log's order, each with the number of its position ([`Position::to_u64`]), from the number
+    /// `from` on.
     ///
     /// # Errors
     /// The database cannot be read.

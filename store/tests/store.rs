@@ -327,15 +327,16 @@ async fn documents_and_dead_letters_stay() {
             store.put_document(sessions, key, Bytes::from(key.to_uppercase())).await.unwrap();
         }
         store.delete_document(sessions, "b").await.unwrap();
-        let position = store.append(vec![numbered("t", 1)]).await.unwrap().positions[0];
-        let letter = |n| DeadLetter {
-            pointer: tidemill_store::Pointer { position, size: 50 },
+        let positions = store.append(vec![numbered("t", 0), numbered("t", 1)]).await.unwrap().positions;
+        let letter = |n: u64| DeadLetter {
+            pointer: tidemill_store::Pointer { position: positions[n as usize % 2], size: 50 },
             offset: n,
             time_ms: 5,
             attempts: 3,
             error: "refused".into(),
         };
         store.put_dead_letters("target/r/t", vec![letter(0), letter(1)]).await.unwrap();
+        store.put_dead_letters("target/r/t", vec![letter(1)]).await.unwrap();
         store.put_dead_letters("target/r/t2", vec![letter(9)]).await.unwrap();
     }
     let store = Store::open(options(dir.path())).unwrap();
@@ -344,9 +345,11 @@ async fn documents_and_dead_letters_stay() {
     assert_eq!(store.documents(sessions, Some("a"), 10).await.unwrap().len(), 1);
     assert_eq!(store.document(sessions, "b").await.unwrap(), None);
     assert_eq!(store.dead_letter_count("target/r/t").await.unwrap(), 2);
-    let letters = store.dead_letters("target/r/t", 1, 10).await.unwrap();
-    assert_eq!(letters.len(), 1);
-    assert_eq!((letters[0].0, letters[0].1.offset, letters[0].1.error.as_str()), (1, 1, "refused"));
+    let letters = store.dead_letters("target/r/t", 0, 10).await.unwrap();
+    assert_eq!(letters.iter().map(|(_, letter)| letter.offset).collect::<Vec<_>>(), [0, 1]);
+    let second = letters[1].0;
+    assert_eq!(store.dead_letters("target/r/t", second, 10).await.unwrap(), letters[1..]);
+    assert_eq!(letters[1].1.error, "refused");
 }
 
 #[tokio::test]

@@ -204,6 +204,17 @@ pub struct Memory {
     pub anonymous_kib: u64,
 }
 
+impl Memory {
+    /// The larger of each number.
+    #[must_use]
+    pub fn max(self, other: Memory) -> Memory {
+        Memory {
+            resident_kib: self.resident_kib.max(other.resident_kib),
+            anonymous_kib: self.anonymous_kib.max(other.anonymous_kib),
+        }
+    }
+}
+
 /// What a command that ends by itself wrote, and how it ended.
 #[derive(Debug)]
 pub struct Ended {

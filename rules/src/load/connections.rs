@@ -41,26 +41,27 @@ pub(super) fn load(documents: &[Node], errors: &mut Vec<Diagnostic>) -> Vec<Conn
                 return connections;
             }
             first.insert(name.clone(), key.clone());
-            let (kind, body) = body(value, errors);
-            connections.push(ConnectionDef { name, kind, body, at: key.clone() });
+            let (at, body) = body(value, errors);
+            let kind = at.as_str().unwrap_or_default().to_owned();
+            connections.push(ConnectionDef { name, kind, body, at });
         }
     }
     connections
 }
 
-/// `kafka: { … }`
-fn body(node: &Node, errors: &mut Vec<Diagnostic>) -> (String, Node) {
+/// The two of `kafka: { … }`.
+fn body(node: &Node, errors: &mut Vec<Diagnostic>) -> (Node, Node) {
     match node.as_map() {
-        Some([(kind, body)]) => (kind.as_str().unwrap_or_default().to_owned(), body.or_empty_map()),
+        Some([(kind, body)]) => (kind.clone(), body.or_empty_map()),
         Some(_) => {
             let hint = "as in `lake: { kafka: { brokers: \"localhost:9092\" } }`";
             errors.push(node.diagnostic("a connection has exactly one kind").with_hint(hint));
-            (String::new(), node.clone())
+            (node.clone(), node.clone())
         }
         None => {
             let hint = "as in `lake: { kafka: { brokers: \"localhost:9092\" } }`";
             errors.push(node.expected("a map of one kind of connector").with_hint(hint));
-            (String::new(), node.clone())
+            (node.clone(), node.clone())
         }
     }
 }

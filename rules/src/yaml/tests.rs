@@ -217,7 +217,7 @@ fn decoding_errors_have_the_exact_place() {
     t.yaml:2:33: expected a whole number from -128 to 127, found `300`
     t.yaml:2:9: expected a list, found a map
     t.yaml:2:10: `5` is not a duration; write a number with ms, s, m, h or d, as in `100ms`, `5s`, `1h`
-    t.yaml:2:8: `5 MB` is not a size; write a number with B, KB, MB, GB, KiB, MiB or GiB, as in `64KB`, `1MiB`
+    t.yaml:2:8: `5 MB` is not a size; write a number with B, KB, MB, GB, TB, KiB, MiB, GiB or TiB, as in `10B` or `64KiB`
     t.yaml:1:1: expected a map, found a list
     t.yaml:1:1: expected a map, found nothing
     ");

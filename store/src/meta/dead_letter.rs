@@ -1,7 +1,7 @@
 //! Dead letters: pointers to what a consumer gave up on, and why.
 //!
 //! ```text
-//! key    6 ‖ owner ‖ 0 ‖ number (u64, big-endian)
+//! key    6 ‖ owner ‖ 0 ‖ position (u64, big-endian)
 //! value  version (1) ‖ position (u64) ‖ size (u32) ‖ offset (u64) ‖ time (i64) ‖ attempts (u32) ‖ error (UTF-8), little-endian
 //! ```
 
@@ -13,13 +13,6 @@ use crate::{DeadLetter, Pointer, Position, Result};
 
 const VERSION: u8 = 1;
 
-/// What is known of an owner's dead letters.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Count {
-    next: u64,
-    count: u64,
-}
-
 fn owner_key(owner: &str) -> Vec<u8> {
     let mut out = vec![prefix::DEAD_LETTER];
     out.extend_from_slice(owner.as_bytes());
@@ -27,13 +20,13 @@ fn owner_key(owner: &str) -> Vec<u8> {
     out
 }
 
-fn row_key(owner: &str, number: u64) -> Vec<u8> {
+fn row_key(owner: &str, position: u64) -> Vec<u8> {
     let mut out = owner_key(owner);
-    out.put_u64(number);
+    out.put_u64(position);
     out
 }
 
-fn number(key: &[u8]) -> Option<u64> {
+fn position(key: &[u8]) -> Option<u64> {
     key.last_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes))
 }
 
@@ -64,12 +57,11 @@ fn decode(mut value: &[u8]) -> Option<DeadLetter> {
 }
 
 impl Meta {
-    fn load_count(&self, owner: &str) -> Result<Count> {
-        let mut count = Count::default();
+    fn count_dead_letters(&self, owner: &str) -> Result<u64> {
+        let mut count = 0;
         let all = owner_key(owner);
-        self.scan(&all, &all, false, |key, _| {
-            count.next = number(key).ok_or_else(|| bad_value("a dead letter", key))? + 1;
-            count.count += 1;
+        self.scan(&all, &all, false, |_, _| {
+            count += 1;
             Ok(true)
         })?;
         Ok(count)
@@ -79,13 +71,14 @@ impl Meta {
         let mut counts = self.dead_letters.lock();
         let mut count = match counts.get(owner) {
             Some(count) => *count,
-            None => self.load_count(owner)?,
+            None => self.count_dead_letters(owner)?,
         };
         let mut batch = WriteBatch::default();
         for letter in letters {
-            batch.put(row_key(owner, count.next), encode(letter));
-            count.next += 1;
-            count.count += 1;
+            let key = row_key(owner, letter.pointer.position.to_u64());
+            // After a crash a consumer may give up again on what it gave up on just before.
+            count += u64::from(self.get(&key)?.is_none());
+            batch.put(key, encode(letter));
         }
         self.write(batch)?;
         counts.insert(owner.to_owned(), count);
@@ -103,7 +96,7 @@ impl Meta {
             if found.len() == limit {
                 return Ok(false);
             }
-            let letter = number(key).zip(decode(value));
+            let letter = position(key).zip(decode(value));
             found.push(letter.ok_or_else(|| bad_value("a dead letter", key))?);
             Ok(true)
         })?;
@@ -113,11 +106,11 @@ impl Meta {
     pub(crate) fn dead_letter_count(&self, owner: &str) -> Result<u64> {
         let mut counts = self.dead_letters.lock();
         if let Some(count) = counts.get(owner) {
-            return Ok(count.count);
+            return Ok(*count);
         }
-        let count = self.load_count(owner)?;
+        let count = self.count_dead_letters(owner)?;
         counts.insert(owner.to_owned(), count);
-        Ok(count.count)
+        Ok(count)
     }
 }
 

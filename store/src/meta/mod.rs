@@ -35,8 +35,8 @@ mod prefix {
 pub(crate) struct Meta {
     db: DB,
     flush: Flush,
-    /// Dead letters by owner: the number of the next one, and how many there are.
-    dead_letters: Mutex<HashMap<String, dead_letter::Count>>,
+    /// How many dead letters an owner has, once it was counted.
+    dead_letters: Mutex<HashMap<String, u64>>,
     queue_ids: Mutex<catalogue::QueueIds>,
 }
 

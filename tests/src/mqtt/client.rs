@@ -1,6 +1,5 @@
 //! [`Client`]: a connection to a server.
 
-use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -194,11 +193,6 @@ impl Writer {
         self.stream.flush().await
     }
 
-    /// CONNECT, at once.
-    pub async fn connect(&mut self, connect: &Connect) -> io::Result<()> {
-        self.raw(&connect.encode()).await
-    }
-
     /// PUBLISH, buffered.
     pub async fn publish(&mut self, publish: &Publish) -> io::Result<()> {
         self.stream.write_all(&publish.encode(self.level)).await
@@ -217,12 +211,6 @@ impl Writer {
     /// SUBSCRIBE, at once.
     pub async fn subscribe(&mut self, id: u16, filters: &[(&str, u8)]) -> io::Result<()> {
         let packet = encode::subscribe(self.level, id, filters);
-        self.raw(&packet).await
-    }
-
-    /// UNSUBSCRIBE, at once.
-    pub async fn unsubscribe(&mut self, id: u16, filters: &[&str]) -> io::Result<()> {
-        let packet = encode::unsubscribe(self.level, id, filters);
         self.raw(&packet).await
     }
 
@@ -279,33 +267,5 @@ impl Reader {
         let closed = tokio::time::timeout(PACKET_LIMIT, closed).await;
         assert!(closed.is_ok(), "the server left the connection open; it sent {packets:?}");
         packets
-    }
-}
-
-/// Packet identifiers of one connection: each is free again once it was acknowledged.
-#[derive(Debug, Default)]
-pub struct PacketIds {
-    last: u16,
-    used: HashSet<u16>,
-}
-
-impl PacketIds {
-    /// The next free one.
-    ///
-    /// # Panics
-    /// When all 65,535 are in use.
-    pub fn take(&mut self) -> u16 {
-        assert!(self.used.len() < usize::from(u16::MAX), "no free packet identifier");
-        loop {
-            self.last = self.last.checked_add(1).unwrap_or(1);
-            if self.used.insert(self.last) {
-                return self.last;
-            }
-        }
-    }
-
-    /// Gives one back.
-    pub fn free(&mut self, id: u16) {
-        self.used.remove(&id);
     }
 }

@@ -17,25 +17,13 @@ pub struct Connect {
     pub expiry_s: u32,
     /// Keep alive in seconds.
     pub keep_alive_s: u16,
-    /// Most PUBLISHes that may await our acknowledgement (5.0).
-    pub receive_max: Option<u16>,
-    /// The will.
-    pub will: Option<Publish>,
 }
 
 impl Connect {
     /// A session of MQTT 5.0 that ends with its connection.
     #[must_use]
     pub fn clean(client: impl Into<String>) -> Connect {
-        Connect {
-            level: Level::V5,
-            client: client.into(),
-            clean: true,
-            expiry_s: 0,
-            keep_alive_s: 60,
-            receive_max: None,
-            will: None,
-        }
+        Connect { level: Level::V5, client: client.into(), clean: true, expiry_s: 0, keep_alive_s: 60 }
     }
 
     /// A session of MQTT 5.0 that is found again.
@@ -54,32 +42,15 @@ impl Connect {
         let mut body = BytesMut::new();
         string(&mut body, "MQTT");
         body.put_u8(self.level as u8);
-        let mut flags = u8::from(self.clean) << 1;
-        if let Some(will) = &self.will {
-            flags |= 1 << 2 | will.qos << 3 | u8::from(will.retain) << 5;
-        }
-        body.put_u8(flags);
+        body.put_u8(u8::from(self.clean) << 1);
         body.put_u16(self.keep_alive_s);
         if self.level == Level::V5 {
-            let mut properties = BytesMut::new();
-            properties.put_u8(0x11);
-            properties.put_u32(self.expiry_s);
-            if let Some(receive_max) = self.receive_max {
-                properties.put_u8(0x21);
-                properties.put_u16(receive_max);
-            }
-            varint(&mut body, properties.len());
-            body.put(properties);
+            // One property: Session Expiry Interval.
+            body.put_u8(5);
+            body.put_u8(0x11);
+            body.put_u32(self.expiry_s);
         }
         string(&mut body, &self.client);
-        if let Some(will) = &self.will {
-            if self.level == Level::V5 {
-                body.put_u8(0);
-            }
-            string(&mut body, &will.topic);
-            body.put_u16(u16::try_from(will.payload.len()).expect("a will of less than 64 KiB"));
-            body.put_slice(&will.payload);
-        }
         packet(0x10, &body)
     }
 }
@@ -101,8 +72,6 @@ pub struct Publish {
     pub id: u16,
     /// Content type (5.0).
     pub content_type: Option<String>,
-    /// User properties (5.0).
-    pub user: Vec<(String, String)>,
 }
 
 impl Publish {
@@ -117,7 +86,6 @@ impl Publish {
             dup: false,
             id,
             content_type: None,
-            user: Vec::new(),
         }
     }
 
@@ -139,11 +107,6 @@ impl Publish {
                 properties.put_u8(0x03);
                 string(&mut properties, content_type);
             }
-            for (key, value) in &self.user {
-                properties.put_u8(0x26);
-                string(&mut properties, key);
-                string(&mut properties, value);
-            }
             varint(&mut body, properties.len());
             body.put(properties);
         }
@@ -159,7 +122,11 @@ pub(super) fn acknowledgement(kind: u8, id: u16) -> Bytes {
 }
 
 pub(super) fn subscribe(level: Level, id: u16, filters: &[(&str, u8)]) -> Bytes {
-    let mut body = list_head(level, id);
+    let mut body = BytesMut::new();
+    body.put_u16(id);
+    if level == Level::V5 {
+        body.put_u8(0);
+    }
     for (filter, qos) in filters {
         string(&mut body, filter);
         body.put_u8(*qos);
@@ -167,25 +134,8 @@ pub(super) fn subscribe(level: Level, id: u16, filters: &[(&str, u8)]) -> Bytes 
     packet(0x82, &body)
 }
 
-pub(super) fn unsubscribe(level: Level, id: u16, filters: &[&str]) -> Bytes {
-    let mut body = list_head(level, id);
-    for filter in filters {
-        string(&mut body, filter);
-    }
-    packet(0xa2, &body)
-}
-
 pub(super) const PINGREQ: [u8; 2] = [0xc0, 0];
 pub(super) const DISCONNECT: [u8; 2] = [0xe0, 0];
-
-fn list_head(level: Level, id: u16) -> BytesMut {
-    let mut body = BytesMut::new();
-    body.put_u16(id);
-    if level == Level::V5 {
-        body.put_u8(0);
-    }
-    body
-}
 
 /// A packet of a first byte and what follows the remaining length. Public for tests that build bad packets.
 #[must_use]
