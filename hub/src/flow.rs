@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Rules;
-use crate::delivery::{Deliveries, TargetHandle};
+use crate::delivery::{self, Deliveries, TargetHandle};
 use crate::router::{self, RouterStatus, RuleQueues};
 
 /// A running rule set.
@@ -44,12 +44,20 @@ impl View {
         let end = store.queue(self.queues.union.id).map_or(0, |queue| queue.end);
         end.saturating_sub(self.router.snapshot().cursor)
     }
+
+    /// Says of the router and of every target that they stand still, and why: their tasks cannot.
+    pub fn stalled(&self, reason: &str) {
+        self.router.stalled(reason);
+        for target in &self.targets {
+            target.status.failed(delivery::State::Stopped, reason);
+        }
+    }
 }
 
 impl Flow {
     /// Opens queues and cursors, retires those of removed rules, then starts deliveries and the router.
-    pub async fn start(store: &Store, rules: Rules) -> Result<Flow, StoreError> {
-        let set = Arc::new(rules.set);
+    pub async fn start(store: &Store, rules: &Rules) -> Result<Flow, StoreError> {
+        let set = Arc::clone(&rules.set);
         let queues = router::open(store, &set).await?;
         router::retire(store, &set).await?;
         let deliveries = Deliveries::start(store, &set, &rules.connections, &queues).await?;

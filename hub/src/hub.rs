@@ -24,9 +24,32 @@ use crate::telemetry;
 pub struct Hub {
     store: Store,
     broker: Arc<Broker>,
-    flow: Mutex<Option<Flow>>,
+    work: Mutex<Work>,
     view: Arc<ArcSwap<View>>,
     api: api::Server,
+}
+
+/// What is at work.
+struct Work {
+    rules: Rules,
+    /// `None` only when neither other rules nor these could be started again.
+    flow: Option<Flow>,
+}
+
+/// Why other rules could not be put to work.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The rules from before are at work again.
+    #[error("the new rules cannot be started: {0}")]
+    Kept(StoreError),
+    /// No rules are at work.
+    #[error("the new rules cannot be started: {new}; nor can those from before: {old}")]
+    Stalled {
+        /// What the store said of the new ones.
+        new: StoreError,
+        /// What it said of the old ones.
+        old: StoreError,
+    },
 }
 
 /// Why a hub did not start. Nothing is left running.
@@ -67,9 +90,9 @@ impl Hub {
     }
 
     async fn start_on(store: Store, config: Config) -> Result<Hub, StartError> {
-        let bounds = api::Bounds::of(&config);
+        let limits = api::limits(&config);
         let Config { mqtt, http, rules, .. } = config;
-        let flow = Flow::start(&store, rules).await?;
+        let flow = Flow::start(&store, &rules).await?;
         let view = Arc::new(ArcSwap::new(flow.view()));
         let broker = match Broker::start(mqtt, store.clone()).await {
             Ok(broker) => Arc::new(broker),
@@ -78,9 +101,12 @@ impl Hub {
                 return Err(StartError::Mqtt(error.to_string()));
             }
         };
-        let state = api::State::new(store.clone(), Arc::clone(&view), Arc::clone(&broker), &http, bounds);
+        let state = api::State::new(store.clone(), Arc::clone(&view), Arc::clone(&broker), &http, limits);
         match api::Server::start(&http, state).await {
-            Ok(api) => Ok(Hub { store, broker, flow: Mutex::new(Some(flow)), view, api }),
+            Ok(api) => {
+                let work = Mutex::new(Work { rules, flow: Some(flow) });
+                Ok(Hub { store, broker, work, view, api })
+            }
             Err(error) => {
                 broker.stop(Duration::ZERO).await;
                 flow.stop(Instant::now()).await;
@@ -114,15 +140,42 @@ impl Hub {
     }
 
     /// Puts other rules to work. Devices notice nothing; what was in flight to a target is finished, or sent again.
-    pub async fn reload(&self, rules: Rules, patience: Duration) -> Result<(), StoreError> {
-        let mut flow = self.flow.lock().await;
-        if let Some(old) = flow.take() {
+    ///
+    /// # Errors
+    /// The store refuses them. The rules from before are then started again, and if they cannot be, the hub is not
+    /// ready until a reload succeeds.
+    pub async fn reload(&self, rules: Rules, patience: Duration) -> Result<(), ReloadError> {
+        let mut work = self.work.lock().await;
+        if let Some(old) = work.flow.take() {
             old.stop(Instant::now() + patience).await;
         }
-        let started = Flow::start(&self.store, rules).await?;
-        self.view.store(started.view());
-        *flow = Some(started);
-        Ok(())
+        let new = match Flow::start(&self.store, &rules).await {
+            Ok(flow) => {
+                work.rules = rules;
+                self.put_to_work(&mut work, flow);
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        match Flow::start(&self.store, &work.rules).await {
+            Ok(flow) => {
+                self.put_to_work(&mut work, flow);
+                Err(ReloadError::Kept(new))
+            }
+            Err(old) => {
+                let error = ReloadError::Stalled { new, old };
+                let reason = format!("no rules are at work: {error}");
+                self.view().stalled(&reason);
+                self.api.unready(reason);
+                Err(error)
+            }
+        }
+    }
+
+    fn put_to_work(&self, work: &mut Work, flow: Flow) {
+        self.view.store(flow.view());
+        work.flow = Some(flow);
+        self.api.ready();
     }
 
     /// Stops everything in order, within about `patience`, and closes the store.
@@ -130,7 +183,7 @@ impl Hub {
         let deadline = Instant::now() + patience;
         self.api.unready("the hub is stopping");
         self.broker.stop(patience).await;
-        if let Some(flow) = self.flow.into_inner() {
+        if let Some(flow) = self.work.into_inner().flow {
             flow.stop(deadline).await;
         }
         self.api.stop(deadline).await;

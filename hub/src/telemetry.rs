@@ -5,6 +5,7 @@ use std::io;
 use std::sync::{Mutex, OnceLock};
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogFormat, Telemetry};
@@ -17,37 +18,50 @@ pub enum LogSink {
     File(std::fs::File),
 }
 
+/// How a `telemetry.level` is written.
+pub const LEVEL_HINT: &str =
+    "write error, warn, info, debug, trace or off, or directives such as `info,tidemill_hub::router=debug`";
+
 /// A `telemetry.level` that is not one.
 #[derive(Debug, thiserror::Error)]
-#[error("telemetry.level `{level}`: {reason}; write error, warn, info, debug or trace")]
-pub struct LevelError {
-    level: String,
-    reason: String,
-}
+#[error("`telemetry.level`: {0}")]
+pub struct LevelError(String);
 
 /// Starts logging for the whole process. A second call changes nothing, so that a test may start many hubs.
 pub fn start(telemetry: &Telemetry, sink: LogSink) -> Result<(), LevelError> {
-    // What connectors must keep out of logs (payloads, above all) stays out whatever the level is.
-    let directives: Vec<&str> = [telemetry.level.as_str()]
-        .into_iter()
-        .chain(tidemill_connectors::LOG_DIRECTIVES.iter().copied())
-        .collect();
-    let filter = EnvFilter::try_new(directives.join(","))
-        .map_err(|error| LevelError { level: telemetry.level.clone(), reason: error.to_string() })?;
+    let filter = filter(&telemetry.level)?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
     let installed = match (telemetry.log, sink) {
         (LogFormat::Text, LogSink::Stderr) => builder.with_writer(io::stderr).try_init(),
+        // Log lines of deliveries have a field `target`, which must not stand beside another key of that name.
         (LogFormat::Json, LogSink::Stderr) => {
-            builder.json().flatten_event(true).with_writer(io::stderr).try_init()
+            builder.json().flatten_event(true).with_target(false).with_writer(io::stderr).try_init()
         }
         (LogFormat::Text, LogSink::File(file)) => builder.with_writer(Mutex::new(file)).try_init(),
         (LogFormat::Json, LogSink::File(file)) => {
-            builder.json().flatten_event(true).with_writer(Mutex::new(file)).try_init()
+            builder.json().flatten_event(true).with_target(false).with_writer(Mutex::new(file)).try_init()
         }
     };
     // The only error is that a logger is there already.
     drop(installed);
     Ok(())
+}
+
+/// What is logged at a level.
+///
+/// # Errors
+/// A word that is no level. `EnvFilter` would take it for the name of a module, and log nothing else.
+pub fn filter(level: &str) -> Result<EnvFilter, LevelError> {
+    let words = level.split(',').map(str::trim).filter(|directive| !directive.contains(['=', '[']));
+    for word in words {
+        // Nothing would be read as `error`.
+        if word.is_empty() || word.parse::<LevelFilter>().is_err() {
+            return Err(LevelError(format!("`{word}` is no level")));
+        }
+    }
+    // What connectors must keep out of logs (payloads, above all) stays out whatever the level is.
+    let directives = [&[level], tidemill_connectors::LOG_DIRECTIVES].concat();
+    EnvFilter::try_new(directives.join(",")).map_err(|error| LevelError(format!("`{level}`: {error}")))
 }
 
 /// The process's recorder of metrics, installed when it is first asked for. `None` if another program that this

@@ -117,6 +117,8 @@ fn serve_refuses_a_bad_configuration_and_opens_nothing() {
     let open = run(dir.path(), &["serve", "--mqtt", "0.0.0.0:0"]);
     assert_eq!(open.status.code(), Some(1));
     assert!(stderr(&open).contains("--allow-anonymous"), "{}", stderr(&open));
+    let quiet = run(dir.path(), &["check", "missing.yaml"]);
+    assert!(stdout(&quiet).contains("tidemill check missing.yaml"), "{}", stdout(&quiet));
     assert!(!dir.path().join("tidemill-data").exists());
 }
 
@@ -131,6 +133,9 @@ fn serve_publish_tail_why_reload_and_stop() {
     let done = publish(r#"{"temp":11}"#);
     assert_eq!(stdout(&done), "published 1 to `t/a`, 11 bytes each, QoS 1\n", "{}", stderr(&done));
     publish(r#"{"temp":9}"#);
+    let (_, port) = hub.mqtt.rsplit_once(':').unwrap();
+    let named = run(dir.path(), &["pub", "other", "x", "--mqtt", &format!("localhost:{port}")]);
+    assert_eq!(stdout(&named), "published 1 to `other`, 1 byte each, QoS 1\n", "{}", stderr(&named));
     until("the event is in the file", || read(&out).lines().count() == 1);
 
     let tail = |more: &[&str]| {
@@ -166,6 +171,35 @@ fn serve_publish_tail_why_reload_and_stop() {
 }
 
 #[test]
+fn a_tail_that_the_hub_ends_fails_and_says_where_to_go_on() {
+    use rustix::process::Signal;
+
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("rules.yaml"), RULES).unwrap();
+    for (signal, said) in [(Signal::TERM, "the hub is stopping"), (Signal::KILL, "the connection to the hub")]
+    {
+        let mut hub = Hub::start(dir.path());
+        run(dir.path(), &["pub", "unread", "x", "--mqtt", &hub.mqtt]);
+        let args = ["tail", "#", "--from", "earliest", "--http", &hub.http];
+        let tail = tidemill(dir.path(), &args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut tail = tail.unwrap();
+        let mut out = BufReader::new(tail.stdout.take().unwrap());
+        out.read_line(&mut String::new()).unwrap();
+        hub.signal(signal);
+        hub.child.wait().unwrap();
+        let ended = tail.wait_with_output().unwrap();
+        assert_eq!(ended.status.code(), Some(1), "{}", stderr(&ended));
+        let told = stderr(&ended);
+        assert!(told.contains(said) && told.contains("go on with --from 0-"), "{told}");
+        // From there on, there is nothing: everything was seen.
+        let hub = Hub::start(dir.path());
+        let from = told.trim_end().rsplit(' ').next().unwrap();
+        let rest = run(dir.path(), &["tail", "#", "--from", from, "--wait", "0s", "--http", &hub.http]);
+        assert_eq!((rest.status.code(), stdout(&rest).as_str()), (Some(0), ""), "{}", stderr(&rest));
+    }
+}
+
+#[test]
 fn commands_say_so_when_no_hub_is_there() {
     let dir = tempfile::tempdir().unwrap();
     // A port that nobody listens on: one that was free a moment ago.
@@ -178,6 +212,27 @@ fn commands_say_so_when_no_hub_is_there() {
     assert!(stderr(&tail).contains("no hub answers"), "{}", stderr(&tail));
     let wildcard = run(dir.path(), &["pub", "t/#", "x"]);
     assert_eq!(wildcard.status.code(), Some(1));
+    let no_port = run(dir.path(), &["pub", "t", "x", "--mqtt", "localhost"]);
+    assert!(stderr(&no_port).contains("write it as 127.0.0.1:1883"), "{}", stderr(&no_port));
+    assert_eq!(run(dir.path(), &["pub", "t", "x", "--count", "0"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_signal_that_comes_twice_at_once_stops_gracefully() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("rules.yaml"), RULES).unwrap();
+    let hub = Hub::start(dir.path());
+    hub.signal(rustix::process::Signal::INT);
+    until("it stops", || read(dir.path().join("log.txt")).contains("stopping"));
+    assert_eq!(hub.end(), Some(0));
+}
+
+#[test]
+fn an_outage_longer_than_the_demo_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = run(dir.path(), &["demo", "--for", "1s", "--outage", "2s"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("--outage 2s is longer than the demo (1s)"), "{}", stderr(&refused));
 }
 
 #[test]
@@ -194,7 +249,12 @@ fn the_demo_accounts_for_everything_through_an_outage() {
     let demo = run(dir.path(), &args);
     let told = stdout(&demo);
     assert_eq!(demo.status.code(), Some(0), "{told}{}", stderr(&demo));
+    assert!(told.starts_with("demo: a hub with "), "{told}");
     assert!(told.contains("the HTTP function is down"), "{told}");
+    for second in 1..=3 {
+        let line = format!("demo: publishing, {second} s of 4 s");
+        assert_eq!(told.matches(&line).count(), 1, "{line} in\n{told}");
+    }
     let last = told.lines().last().unwrap();
     assert!(last.starts_with("demo: published ") && last.ends_with(", lost 0"), "{last}");
 }

@@ -13,7 +13,9 @@ pub struct DurationError(String);
 
 /// Text that is no size.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a size; write a number with B, KB, MB, GB, TB, KiB, MiB, GiB or TiB, as in `10B` or `64KiB`")]
+#[error(
+    "`{0}` is not a size; write a number with B, KB, MB, GB, TB, KiB, MiB, GiB or TiB, as in `10B` or `64KiB`"
+)]
 pub struct SizeError(String);
 
 /// Units of time in milliseconds.

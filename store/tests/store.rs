@@ -416,6 +416,10 @@ async fn the_log_can_be_read_without_a_queue() {
     let middle = Position::new(0, positions[3].offset() + 1);
     assert!(matches!(scan(middle, "#", 1, 1).await, Err(StoreError::NoRecord(at)) if at == middle));
 
+    let zeros = store.append(vec![record("zeros", vec![0; 100])]).await.unwrap().positions[0];
+    let inside = Position::new(0, zeros.offset() + 60);
+    assert!(matches!(scan(inside, "#", 1, 1).await, Err(StoreError::NoRecord(at)) if at == inside));
+
     for position in &positions {
         assert_eq!(store.record_at(*position).await.unwrap().unwrap().position, *position);
     }
@@ -423,7 +427,7 @@ async fn the_log_can_be_read_without_a_queue() {
         assert_eq!(store.record_at(nothing).await.unwrap(), None, "{nothing}");
     }
     let times: Vec<i64> = {
-        let records = scan(Position::ZERO, "#", 1000, 1 << 20).await.unwrap().records;
+        let records = scan(Position::ZERO, "+", 200, 1 << 20).await.unwrap().records;
         records.iter().map(|r| r.time_ms).collect()
     };
     for n in [0, 57, 199] {

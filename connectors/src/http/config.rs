@@ -12,7 +12,7 @@ use tidemill_rules::units;
 use tidemill_rules::yaml::Node;
 use tidemill_rules::{Diagnostic, Template};
 
-use super::encode::{PathPart, split_path};
+use super::encode::{PathPart, shown_path, split_path};
 use crate::SendError;
 use crate::secret::Secret;
 use crate::slots::Slots;
@@ -234,7 +234,7 @@ pub(super) struct TargetConfig {
     pub(super) batch_max: usize,
     /// Segments of the path that is added to the connection's URL.
     pub(super) path: Vec<PathPart>,
-    /// The path as it is written, for people.
+    /// The path for people: its segments as they are written, each after a slash.
     pub(super) path_shown: String,
 }
 
@@ -279,7 +279,7 @@ impl TargetConfig {
             WrittenMethod::Post => Method::POST,
             WrittenMethod::Put => Method::PUT,
         };
-        let path_shown = written.path.unwrap_or_default();
+        let path_shown = shown_path(written.path.as_deref().unwrap_or_default());
         let config = Self { method, mode: written.mode, timeout, concurrency, batch_max, path, path_shown };
         Ok((config, slots.into_templates()))
     }
@@ -311,6 +311,21 @@ mod tests {
         assert!(!format!("{config:?} {:?}", config.headers().unwrap()).contains("hunter2"));
         let problems = ConnectionConfig::check("c", &node("{ url: hunter2 }")).unwrap_err();
         assert!(!problems[0].message.contains("hunter2"));
+    }
+
+    #[test]
+    fn what_is_shown_is_what_is_requested() {
+        for (url, path, expected) in [
+            ("http://x/mes", "rejects", "POST http://x/mes/rejects"),
+            ("http://x/mes/", "/rejects/", "POST http://x/mes/rejects"),
+            ("http://x", "v//{{ data[\"a/b\"] }}/up", "POST http://x/v/{{ data[\"a/b\"] }}/up"),
+            ("http://x/mes/", "", "POST http://x/mes/"),
+            ("http://x", "/", "POST http://x"),
+        ] {
+            let connection = ConnectionConfig::check("c", &node(&format!("{{ url: {url:?} }}"))).unwrap();
+            let target = TargetConfig::check(&connection, &node(&format!("{{ path: {path:?} }}"))).unwrap().0;
+            assert_eq!(super::super::place(&connection, &target), expected);
+        }
     }
 
     #[test]

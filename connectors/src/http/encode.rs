@@ -23,23 +23,24 @@ pub(super) struct PathPart(pub(super) Field);
 /// Cuts a path at its slashes, outside of `{{ }}`, into segments that are templates.
 pub(super) fn split_path(slots: &mut Slots, at: &Node, path: &str) -> Result<Vec<PathPart>, Diagnostic> {
     let mut parts = Vec::new();
-    let mut start = 0;
-    for end in segment_ends(path) {
-        let text = path.get(start..end).unwrap_or_default();
-        if !text.is_empty() {
-            let field = slots.field_within(at, start, text)?;
-            if let Some(problem) = field.constant().and_then(segment_problem) {
-                return Err(at.diagnostic_within(start..end, problem));
-            }
-            parts.push(PathPart(field));
+    for (start, text) in segments(path) {
+        let field = slots.field_within(at, start, text)?;
+        if let Some(problem) = field.constant().and_then(segment_problem) {
+            return Err(at.diagnostic_within(start..start + text.len(), problem));
         }
-        start = end + 1;
+        parts.push(PathPart(field));
     }
     Ok(parts)
 }
 
-/// Where segments end: at each slash outside of a placeholder, and at the end.
-fn segment_ends(path: &str) -> Vec<usize> {
+/// A path for people, as it will be added to a URL.
+pub(super) fn shown_path(path: &str) -> String {
+    segments(path).into_iter().flat_map(|(_, text)| ["/", text]).collect()
+}
+
+/// The segments of a path that are not empty, and where they start. They end at each slash outside of a placeholder,
+/// and at the end.
+fn segments(path: &str) -> Vec<(usize, &str)> {
     let mut ends = Vec::new();
     let (mut inside, mut quoted, mut before) = (false, false, '\0');
     for (at, c) in path.char_indices() {
@@ -53,7 +54,9 @@ fn segment_ends(path: &str) -> Vec<usize> {
         before = c;
     }
     ends.push(path.len());
-    ends
+    let starts = std::iter::once(0).chain(ends.iter().map(|end| end + 1));
+    let segments = starts.zip(&ends).map(|(start, end)| (start, path.get(start..*end).unwrap_or_default()));
+    segments.filter(|(_, text)| !text.is_empty()).collect()
 }
 
 /// What is wrong with a segment that is the same for all events.

@@ -75,8 +75,9 @@ struct HttpTarget {
 
 /// Method and address, for people.
 fn place(connection: &ConnectionConfig, target: &TargetConfig) -> String {
-    let slash = if target.path_shown.is_empty() { "" } else { "/" };
-    format!("{} {}{slash}{}", target.method, connection.shown, target.path_shown.trim_start_matches('/'))
+    let base =
+        if target.path.is_empty() { &*connection.shown } else { connection.shown.trim_end_matches('/') };
+    format!("{} {base}{}", target.method, target.path_shown)
 }
 
 impl Target for HttpTarget {

@@ -185,6 +185,15 @@ pub(super) struct Trouble {
 }
 
 impl Trouble {
+    /// What is the matter, with the last reason given: that no broker can be reached, or else what the caller knows.
+    pub(super) fn what(&self, otherwise: impl FnOnce() -> String) -> String {
+        let what = if self.down.is_some() { "no broker can be reached".to_owned() } else { otherwise() };
+        match &self.reason {
+            Some(reason) => format!("{what} ({reason})"),
+            None => what,
+        }
+    }
+
     /// The last reason given.
     pub(super) fn reason(&self) -> Option<String> {
         self.reason.clone()
@@ -222,7 +231,8 @@ impl Patience {
                 return Err(refused);
             }
             if trouble.fatal {
-                return Err(SendError::retry(format!("{place}: {}", trouble.reason.unwrap_or_default())));
+                let what = trouble.what(|| "the producer can send no more".to_owned());
+                return Err(SendError::retry(format!("{place}: {what}")));
             }
             let last = self.progress + self.timeout;
             let until = trouble.down.map_or(last, |since| last.min(since.max(self.progress) + DOWN_GRACE));
@@ -230,12 +240,8 @@ impl Patience {
                 biased;
                 output = &mut *future => return Ok(output),
                 () = tokio::time::sleep_until(until) => {
-                    let what = match trouble.down {
-                        Some(_) => "no broker can be reached".to_owned(),
-                        None => format!("nothing was confirmed for {:?}", self.timeout),
-                    };
-                    let reason = trouble.reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
-                    return Err(SendError::retry(format!("{place}: {what}{reason}")));
+                    let what = trouble.what(|| format!("nothing was confirmed for {:?}", self.timeout));
+                    return Err(SendError::retry(format!("{place}: {what}")));
                 }
                 changed = self.trouble.changed(), if !silent => silent = changed.is_err(),
             }
@@ -250,20 +256,10 @@ pub(super) struct Context {
 }
 
 impl ClientContext for Context {
+    /// For those who look closely: librdkafka repeats itself at each attempt to connect, and what it calls an error it
+    /// also recovers from. What stands in the way of events is in the outcomes of `send`, which the hub logs once.
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        let connection = self.connection.as_str();
-        match level {
-            // What librdkafka calls an error it also recovers from; what is lost is said by `send`.
-            RDKafkaLogLevel::Emerg
-            | RDKafkaLogLevel::Alert
-            | RDKafkaLogLevel::Critical
-            | RDKafkaLogLevel::Error
-            | RDKafkaLogLevel::Warning => tracing::warn!(connection, facility, "librdkafka: {message}"),
-            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
-                tracing::info!(connection, facility, "librdkafka: {message}");
-            }
-            RDKafkaLogLevel::Debug => tracing::debug!(connection, facility, "librdkafka: {message}"),
-        }
+        tracing::debug!(connection = self.connection, ?level, facility, "librdkafka: {message}");
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

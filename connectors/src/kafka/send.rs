@@ -118,7 +118,7 @@ impl<'a> Wave<'a> {
                     self.conclude(at, Err(error));
                     return Ok(());
                 }
-                Handed::Retired => return Err(replaced(&self.place)),
+                Handed::Retired => return Err(self.replaced()),
             }
         }
     }
@@ -152,7 +152,7 @@ impl<'a> Wave<'a> {
                 Ok(())
             }
             Ok(Err((error, _))) => self.refused(at, &error),
-            Err(_) => Err(replaced(&self.place)),
+            Err(_) => Err(self.replaced()),
         }
     }
 
@@ -160,6 +160,9 @@ impl<'a> Wave<'a> {
         if blames_a_message(error) {
             self.suspects.push(at);
             return Ok(());
+        }
+        if was_purged(error) {
+            return Err(self.replaced());
         }
         let error = classify(&self.place, self.config, error, None);
         self.conclude(at, Err(error.clone()));
@@ -206,14 +209,21 @@ impl<'a> Wave<'a> {
         }
     }
 
+    /// Another target of the connection has lost patience, and the producer went with everything that it held.
+    fn replaced(&self) -> SendError {
+        let otherwise = || "the producer was replaced after another target's failure".to_owned();
+        SendError::retry(format!("{}: {}", self.place, self.generation.trouble().what(otherwise)))
+    }
+
     fn into_outcomes(self) -> Vec<Outcome> {
         let unknown = || Err(SendError::retry(format!("{}: no report came", self.place)));
         self.outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(unknown)).collect()
     }
 }
 
-fn replaced(place: &str) -> SendError {
-    SendError::retry(format!("{place}: the producer was replaced after another failure"))
+/// Whether this side threw the message away, which says nothing of why.
+fn was_purged(error: &KafkaError) -> bool {
+    matches!(error.rdkafka_error_code(), Some(Code::PurgeQueue | Code::PurgeInflight))
 }
 
 /// Whether the broker refused a request because of a message in it, without saying which.
@@ -282,9 +292,13 @@ pub(super) fn classify(
 
 #[cfg(test)]
 mod tests {
+    use tidemill_rules::yaml::{Source, parse};
+
+    use super::super::config::ConnectionConfig;
     use super::*;
     use crate::cloudevents::Mode;
     use crate::slots::Field;
+    use crate::testing;
 
     fn follow(topic: Field, code: Code) -> Follow {
         let config = TargetConfig { topic, topic_shown: "t".to_owned(), key: None, mode: Mode::Binary };
@@ -301,5 +315,30 @@ mod tests {
         assert_eq!(follow(fixed(), Code::TopicAuthorizationFailed), Follow::Stop);
         assert_eq!(follow(fixed(), Code::UnknownTopicOrPartition), Follow::Stop);
         assert_eq!(follow(Field::Slot(0), Code::UnknownTopicOrPartition), Follow::GiveUp);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_goes_with_another_target_s_producer_says_what_was_the_matter() {
+        // Nobody listens on port 1.
+        let text = "{ brokers: \"127.0.0.1:1\" }".to_owned();
+        let body = parse(Arc::new(Source { name: "test.yaml".to_owned(), text })).unwrap();
+        let producers = Arc::new(Producers::new(Arc::new(ConnectionConfig::check("c", &body).unwrap())));
+        let topic = Field::Constant("t".to_owned());
+        let config = TargetConfig { topic, topic_shown: "t".to_owned(), key: None, mode: Mode::Binary };
+        let generation = producers.current().await.unwrap();
+        let sending = tokio::spawn({
+            let producers = Arc::clone(&producers);
+            async move { send(&producers, &config, &[testing::event("x", 0)]).await }
+        });
+        while !generation.trouble().what(String::new).starts_with("no broker can be reached") {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        producers.retire(&generation).await;
+        let outcomes = sending.await.unwrap();
+        let message = outcomes[0].as_ref().unwrap_err().message.clone();
+        assert!(
+            message.starts_with("connection `c`: kafka topic `t`: no broker can be reached ("),
+            "{message}"
+        );
     }
 }

@@ -1,16 +1,16 @@
 //! `/api/v1/explain?position=…`: what became of one record, rule by rule and target by target: "why did this
-//! message not reach Kafka?"
+//! message not reach Kafka?" Any record of the log can be asked about, also one that no rule has ever read.
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{self, Query};
 use serde::{Deserialize, Serialize};
 use tidemill_rules::{Context, Rule};
-use tidemill_store::{DeadLetter, Position, QueueInfo, ReadRequest, Record, Store, StoreError};
+use tidemill_store::{DeadLetter, Position, QueueInfo, Record, Store, StoreError, filter};
 
 use super::State;
 use super::problem::Problem;
-use super::records::{RecordView, matches};
+use super::records::{RecordView, first_entry};
 use crate::delivery::{State as TargetState, TargetHandle};
 use crate::flow::View;
 use crate::identity::EventIds;
@@ -39,7 +39,7 @@ pub(super) struct Explanation {
 #[derive(Serialize)]
 struct RuleVerdict {
     rule: String,
-    /// `matched`, `waiting`, `filter`, `pattern`, `not json`, `later`.
+    /// `matched`, `waiting`, `filter`, `pattern`, `not json`, `unreadable`, `earlier`, `later`.
     verdict: &'static str,
     reason: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -63,16 +63,16 @@ pub(super) async fn explain(
     let Query(params) = params?;
     let position: Position = params.position.parse().map_err(Problem::bad_request)?;
     let (store, view) = (&state.store, state.view());
-    let (union_offset, record) = locate(store, &view.queues.union, position).await?.ok_or_else(|| {
-        Problem::not_found(format!("no rule reads a record at position {position}"))
-            .hint("positions are those that `tidemill tail` prints; topics outside every rule's `from` are not indexed")
+    let record = store.record_at(position).await?.ok_or_else(|| {
+        Problem::not_found(format!("no record begins at position {position}"))
+            .hint("positions are those that `tidemill tail` prints")
     })?;
-    let routed = union_offset < view.router.snapshot().cursor;
+    let seen = seen(store, &view, position).await?;
     let now = now(&view, &record, &EventIds::of(store).id(position));
     let mut rules = Vec::with_capacity(view.set.rules.len());
     for (index, rule) in view.set.rules.iter().enumerate() {
         let entry = match view.queues.rules.get(index) {
-            Some(queue) => locate(store, queue, position).await?.map(|(offset, _)| offset),
+            Some(queue) => locate(store, queue, position).await?,
             None => None,
         };
         let mut targets = Vec::new();
@@ -81,12 +81,32 @@ pub(super) async fn explain(
                 targets.push(follow(store, target, offset, position).await?);
             }
         }
-        let (verdict, reason) =
-            verdict(rule, &record, entry, routed, now.matched.contains(&index), now.not_json);
+        let (verdict, reason) = verdict(rule, &record, entry, seen, now.of(index));
         rules.push(RuleVerdict { rule: rule.name.clone(), verdict, reason, targets });
     }
     let event_id = EventIds::of(store).id(position);
     Ok(Json(Explanation { record: RecordView::new(&record), event_id, rules }))
+}
+
+/// How far the router is with a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    /// It has looked at it.
+    Routed,
+    /// It has not come to it yet.
+    NotYet,
+    /// It never will: when it was stored, no rule read its topic.
+    Never,
+}
+
+async fn seen(store: &Store, view: &View, position: Position) -> Result<Seen, StoreError> {
+    // What is durable is in every queue it will ever be in. So the end is asked for first.
+    let durable = position < store.durable_end();
+    Ok(match locate(store, &view.queues.union, position).await? {
+        Some(offset) if offset < view.router.snapshot().cursor => Seen::Routed,
+        None if durable => Seen::Never,
+        Some(_) | None => Seen::NotYet,
+    })
 }
 
 /// What the rules of this moment say of the record.
@@ -94,13 +114,39 @@ pub(super) async fn explain(
 struct Now {
     matched: Vec<usize>,
     not_json: bool,
+    unreadable: Option<String>,
+}
+
+/// What one rule says of it now.
+enum Match {
+    Yes,
+    /// Its `where` is not met.
+    No,
+    /// The payload is not JSON, and some rule looks into it.
+    NotJson,
+    /// What the publisher said beside the payload cannot be read, and why.
+    Unreadable(String),
+}
+
+impl Now {
+    fn of(&self, rule: usize) -> Match {
+        match &self.unreadable {
+            Some(error) => Match::Unreadable(error.clone()),
+            None if self.matched.contains(&rule) => Match::Yes,
+            None if self.not_json => Match::NotJson,
+            None => Match::No,
+        }
+    }
 }
 
 fn now(view: &View, record: &Record, id: &str) -> Now {
     let mut now = Now::default();
-    if let Ok(seen) = message::view(record) {
-        let message = seen.message(id);
-        now.not_json = view.set.matches(&mut Context::new(&message), &mut now.matched).not_json;
+    match message::view(record) {
+        Ok(seen) => {
+            let message = seen.message(id);
+            now.not_json = view.set.matches(&mut Context::new(&message), &mut now.matched).not_json;
+        }
+        Err(error) => now.unreadable = Some(error.to_string()),
     }
     now
 }
@@ -109,29 +155,31 @@ fn verdict(
     rule: &Rule,
     record: &Record,
     entry: Option<u64>,
-    routed: bool,
-    matches_now: bool,
-    not_json: bool,
+    seen: Seen,
+    now: Match,
 ) -> (&'static str, String) {
     if let Some(offset) = entry {
         return ("matched", format!("it is entry {offset} of the rule's queue"));
     }
-    if !rule.filters.iter().any(|filter| matches(filter, &record.topic)) {
+    if !rule.filters.iter().any(|wanted| filter::matches(wanted, &record.topic)) {
         return (
             "filter",
             format!("topic `{}` matches none of `{}`", record.topic, rule.filters.join("`, `")),
         );
     }
-    match (routed, matches_now) {
-        (false, _) => ("waiting", "the router has not come to it yet".to_owned()),
-        (true, true) => {
-            ("later", "it matches now; when it was routed the rule was not there or was another".to_owned())
+    let (verdict, reason) = match (seen, now) {
+        (Seen::NotYet, _) => ("waiting", "the router has not come to it yet"),
+        (Seen::Never, Match::Yes) => ("earlier", "it matches, but was stored before the rule was loaded"),
+        (Seen::Routed, Match::Yes) => {
+            ("later", "it matches now; when it was routed the rule was not there or was another")
         }
-        (true, false) if not_json => {
-            ("not json", "the rule looks into `data`, and the payload is not JSON".to_owned())
+        (_, Match::NotJson) => ("not json", "the rule looks into `data`, and the payload is not JSON"),
+        (_, Match::No) => ("pattern", "it does not meet the rule's `where`"),
+        (_, Match::Unreadable(error)) => {
+            return ("unreadable", format!("its properties cannot be read, so no rule matches: {error}"));
         }
-        (true, false) => ("pattern", "it does not meet the rule's `where`".to_owned()),
-    }
+    };
+    (verdict, reason.to_owned())
 }
 
 async fn follow(
@@ -148,7 +196,12 @@ async fn follow(
             (TargetState::Retrying, Some(error)) => format!("; the target is being retried: {error}"),
             (TargetState::Stopped, Some(error)) => format!("; the target is stopped: {error}"),
         };
-        ("waiting", format!("{before} entries are before it{because}"))
+        let place = match before {
+            0 => "it is next".to_owned(),
+            1 => "1 entry is before it".to_owned(),
+            _ => format!("{before} entries are before it"),
+        };
+        ("waiting", format!("{place}{because}"))
     } else if let Some(letter) = dead_letter(store, &target.owner, position).await? {
         ("dead letter", format!("given up after {} attempts: {}", letter.attempts, letter.error))
     } else {
@@ -181,23 +234,8 @@ async fn dead_letter(
     Ok(None)
 }
 
-/// Finds a record's entry in a queue: positions grow with offsets, so a few reads find it among any number.
-async fn locate(
-    store: &Store,
-    queue: &QueueInfo,
-    position: Position,
-) -> Result<Option<(u64, Record)>, StoreError> {
-    let QueueInfo { id, first, end, .. } = store.queue(queue.id)?;
-    let (mut low, mut high) = (first, end);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        let request = ReadRequest { queue: id, from: middle, records_max: 1, bytes_max: 1, durable: true };
-        let read = store.read(request).await?;
-        match read.records.into_iter().next() {
-            Some((offset, record)) if record.position == position => return Ok(Some((offset, record))),
-            Some((offset, record)) if record.position < position => low = offset + 1,
-            _ => high = middle,
-        }
-    }
-    Ok(None)
+/// The offset of a record's entry in a queue, if it has one there.
+async fn locate(store: &Store, queue: &QueueInfo, position: Position) -> Result<Option<u64>, StoreError> {
+    let (offset, found) = first_entry(store, queue.id, position).await?;
+    Ok((found == Some(position)).then_some(offset))
 }

@@ -20,10 +20,9 @@ pub(super) async fn ready(extract::State(state): extract::State<State>) -> Respo
     }
 }
 
-/// Why the hub is not ready. Rules that stand still are no reason: devices can publish all the same, and nothing is lost.
+/// Why the hub is not ready. Rules that stand still and go on by themselves are no reason: devices can publish all the
+/// same, and nothing is lost.
 pub(super) fn reason(state: &State) -> Option<String> {
-    if let Some(reason) = *state.unready.lock() {
-        return Some(reason.to_owned());
-    }
-    state.store.fault().map(|fault| fault.to_string())
+    let told = state.unready.lock().clone();
+    told.or_else(|| state.store.fault().map(|fault| fault.to_string()))
 }

@@ -20,7 +20,7 @@ pub(super) struct Limited {
 
 impl Limited {
     pub(super) fn new(listener: TcpListener, connections_max: usize) -> Self {
-        let places = connections_max.clamp(1, Semaphore::MAX_PERMITS);
+        let places = connections_max.min(Semaphore::MAX_PERMITS);
         Limited { listener, places: Arc::new(Semaphore::new(places)) }
     }
 }

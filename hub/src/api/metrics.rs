@@ -50,15 +50,9 @@ fn describe() {
     describe_gauge!("tidemill_store_poisoned", "1 when a failed fsync or a full disk stops new records.");
     describe_gauge!("tidemill_store_redispatched_records", "Records indexed anew when the store was opened.");
     describe_gauge!("tidemill_store_torn_bytes", "Bytes cut from a torn tail when the store was opened.");
-    describe_gauge!("tidemill_store_append_queue_bytes_max", "Bound; publishing waits at it.");
-    describe_gauge!("tidemill_store_index_buffer_bytes_max", "Bound; the log writer waits at it.");
-    describe_gauge!("tidemill_store_tail_cache_bytes_max", "Bound of the newest records kept in memory.");
-    describe_gauge!("tidemill_mqtt_connections_max", "Bound; one more connection is closed at once.");
-    describe_gauge!("tidemill_mqtt_out_buffer_bytes_max", "Bound for one client; the rest waits in the log.");
-    describe_gauge!("tidemill_http_connections_max", "Bound; further connections wait to be accepted.");
     describe_gauge!(
-        "tidemill_http_tails_max",
-        "Bound of requests for records at once; further ones are refused."
+        "tidemill_limit",
+        "A bound by its name in the configuration, in bytes, seconds or things; 0 seconds of mqtt is no bound."
     );
     describe_gauge!("tidemill_http_tails", "Requests for records that are running.");
     describe_gauge!("process_resident_memory_bytes", "Resident memory size in bytes.");
@@ -120,16 +114,11 @@ fn store(state: &State) {
     gauge!("tidemill_store_torn_bytes").set(stats.torn_bytes as f64);
 }
 
-/// What memory is bounded by, beside what it holds.
+/// What bounds the hub, beside what it holds.
 fn bounds(state: &State) {
-    let bounds = &state.bounds;
-    gauge!("tidemill_store_append_queue_bytes_max").set(bounds.append_queue_bytes as f64);
-    gauge!("tidemill_store_index_buffer_bytes_max").set(bounds.index_buffer_bytes as f64);
-    gauge!("tidemill_store_tail_cache_bytes_max").set(bounds.tail_cache_bytes as f64);
-    gauge!("tidemill_mqtt_connections_max").set(bounds.mqtt_connections as f64);
-    gauge!("tidemill_mqtt_out_buffer_bytes_max").set(bounds.mqtt_out_buffer_bytes as f64);
-    gauge!("tidemill_http_connections_max").set(bounds.http_connections as f64);
-    gauge!("tidemill_http_tails_max").set(state.tails_max as f64);
+    for (name, limit) in state.limits.iter() {
+        gauge!("tidemill_limit", "name" => *name).set(*limit);
+    }
     gauge!("tidemill_http_tails").set(state.tails_max.saturating_sub(state.tails.available_permits()) as f64);
     if let Some(bytes) = resident_bytes() {
         gauge!("process_resident_memory_bytes").set(bytes as f64);

@@ -10,6 +10,7 @@
 //! - `problem`: errors
 //! - `health`: `/healthz`, `/readyz`
 //! - `metrics`: `/metrics` for Prometheus
+//! - `limits`: the bounds of a configuration, for `/metrics`
 //! - `rules`: `/api/v1/rules`
 //! - `queues`: `/api/v1/queues`
 //! - `records`: `/api/v1/records`: the store's records as JSON lines
@@ -19,6 +20,7 @@
 mod dead_letters;
 mod explain;
 mod health;
+mod limits;
 mod listener;
 mod metrics;
 mod problem;
@@ -28,5 +30,6 @@ mod rules;
 mod server;
 mod state;
 
+pub use limits::limits;
 pub use server::Server;
-pub use state::{Bounds, State};
+pub use state::State;

@@ -1,5 +1,7 @@
 //! [`Problem`]: an error as the API answers it: JSON problem details (RFC 9457) with a hint.
 
+use std::error::Error;
+
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -69,12 +71,23 @@ impl From<StoreError> for Problem {
 
 impl From<QueryRejection> for Problem {
     fn from(rejection: QueryRejection) -> Self {
-        Problem::bad_request(rejection.body_text())
+        Problem::bad_request(format!("query string: {}", innermost(&rejection)))
+            .hint("parameters are written `?name=value&name=value`, with values percent-encoded")
     }
 }
 
 impl From<PathRejection> for Problem {
     fn from(rejection: PathRejection) -> Self {
-        Problem::bad_request(rejection.body_text())
+        Problem::bad_request(format!("path: {}", innermost(&rejection)))
+            .hint("queues are named by their numbers; /api/v1/queues lists them")
     }
+}
+
+/// What is behind an error: the framework says around it in which of its steps it arose.
+fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a dyn Error {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error
 }

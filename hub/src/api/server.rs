@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::{StatusCode, Uri};
+use axum::http::{Method, StatusCode, Uri};
 use axum::routing::{delete, get};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -56,8 +56,13 @@ impl Server {
     }
 
     /// From now on `/readyz` answers no, and why.
-    pub fn unready(&self, reason: &'static str) {
-        *self.state.unready.lock() = Some(reason);
+    pub fn unready(&self, reason: impl Into<String>) {
+        *self.state.unready.lock() = Some(reason.into());
+    }
+
+    /// What [`Server::unready`] said is over.
+    pub fn ready(&self) {
+        *self.state.unready.lock() = None;
     }
 
     /// Ends streams, lets other requests finish until `deadline`, and closes the listener.
@@ -83,12 +88,21 @@ fn routes(state: State) -> Router {
         .route("/api/v1/dead-letters", get(dead_letters::list))
         .route("/api/v1/explain", get(explain::explain))
         .fallback(unknown)
+        .method_not_allowed_fallback(not_allowed)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, RESPONSE_TIME_MAX))
         .with_state(state)
 }
 
+/// What there is, for those who asked for something else.
+const ROUTES: &str = "GET /healthz, /readyz, /metrics, /api/v1/{rules,queues,records,dead-letters,explain}; \
+                      DELETE /api/v1/queues/{id}";
+
 async fn unknown(uri: Uri) -> Problem {
-    Problem::not_found(format!("there is no `{}`", uri.path()))
-        .hint("see /healthz, /readyz, /metrics, /api/v1/{rules,queues,records,dead-letters,explain}")
+    Problem::not_found(format!("there is no `{}`", uri.path())).hint(ROUTES)
+}
+
+async fn not_allowed(method: Method, uri: Uri) -> Problem {
+    let error = format!("`{}` does not take {method}", uri.path());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, error).hint(ROUTES)
 }

@@ -20,7 +20,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failed> {
     let mut good = true;
     for file in &args.files {
         let flags = Flags { config: Some(file.clone()), rules: args.rules.clone(), ..Flags::default() };
-        let (text, ok) = verdict(&Source { flags, inline: None });
+        let (text, ok) = verdict(&Source { flags, named_by: Some("tidemill check"), inline: None });
         good &= ok;
         print(&text)?;
     }
@@ -43,6 +43,7 @@ fn verdict(source: &Source) -> (String, bool) {
     }
 }
 
-fn counted(count: usize, thing: &str) -> String {
+/// `1 rule`, `2 rules`.
+pub(super) fn counted(count: usize, thing: &str) -> String {
     format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }

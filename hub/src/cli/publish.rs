@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::api::shown;
+use super::check::counted;
 use super::{Failed, print};
 use crate::client::{Acked, Client, ClientError, ClientOptions, Publish, Qos, ReasonCode};
 use crate::mqtt::codec::PublishProperties;
@@ -43,14 +44,14 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME=VALUE", value_parser = property)]
     property: Vec<(String, String)>,
     /// Publish it so many times
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     count: u64,
     /// Client identifier; without one, the hub makes one up
     #[arg(long, value_name = "ID", default_value = "")]
     client_id: String,
     /// The hub's MQTT address
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:1883")]
-    mqtt: SocketAddr,
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:1883")]
+    mqtt: String,
 }
 
 fn property(text: &str) -> Result<(String, String), String> {
@@ -60,10 +61,9 @@ fn property(text: &str) -> Result<(String, String), String> {
 
 pub(super) async fn run(args: Args) -> Result<(), Failed> {
     let publish = message(&args)?;
-    let options = ClientOptions::new(args.mqtt, args.client_id.as_str());
+    let addresses = addresses(&args.mqtt).await?;
     let published = async {
-        // Nothing comes in: this client does not subscribe.
-        let (client, _inbox) = Client::connect(options).await?;
+        let client = connect(&addresses, &args.client_id).await?;
         let refused = send(&client, &publish, args.count).await?;
         client.disconnect().await;
         Ok::<_, ClientError>(refused)
@@ -78,8 +78,35 @@ pub(super) async fn run(args: Args) -> Result<(), Failed> {
     if let Some(refused) = published.await.map_err(failed)? {
         return Err(failed(ClientError::Refused { reason: refused, text: None }));
     }
-    let (count, bytes) = (args.count, publish.payload.len());
-    print(&format!("published {count} to `{}`, {bytes} bytes each, QoS {}\n", shown(&args.topic), args.qos))
+    let (count, bytes) = (args.count, counted(publish.payload.len(), "byte"));
+    print(&format!("published {count} to `{}`, {bytes} each, QoS {}\n", shown(&args.topic), args.qos))
+}
+
+/// What `--mqtt` names: at least one address.
+async fn addresses(mqtt: &str) -> Result<Vec<SocketAddr>, Failed> {
+    let failed = |what: String| {
+        Failed::because(format!(
+            "--mqtt `{}`: {what}; write it as 127.0.0.1:1883 or localhost:1883",
+            shown(mqtt)
+        ))
+    };
+    let found = tokio::net::lookup_host(mqtt).await.map_err(|error| failed(error.to_string()))?;
+    let found: Vec<SocketAddr> = found.collect();
+    if found.is_empty() { Err(failed("it has no address".to_owned())) } else { Ok(found) }
+}
+
+/// Connects to the first address that answers: a name may have one of IPv6 where the hub listens on IPv4 only.
+async fn connect(addresses: &[SocketAddr], client_id: &str) -> Result<Client, ClientError> {
+    let mut failed = ClientError::Silent;
+    for address in addresses {
+        match Client::connect(ClientOptions::new(*address, client_id)).await {
+            // Nothing comes in: this client does not subscribe.
+            Ok((client, _inbox)) => return Ok(client),
+            Err(error @ ClientError::Connect { .. }) => failed = error,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(failed)
 }
 
 /// Sends a message so many times and waits for what acknowledges them; the first refusal, if there was one.

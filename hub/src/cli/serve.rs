@@ -1,19 +1,23 @@
 //! `tidemill serve`: run a hub.
 //!
 //! One line on standard output says that every listener is open; logs go to standard error. SIGTERM or SIGINT stop
-//! gracefully, a second one at once. SIGHUP reads connections and rules again: a bad configuration is reported and
+//! gracefully, another one at once if it is not an echo of the first. SIGHUP reads connections and rules again: a bad configuration is reported and
 //! changes nothing.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tidemill_rules::units;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
+use super::check::counted;
 use super::{Failed, limits, on_runtime, print};
 use crate::config::{self, Config, Flags, Source};
-use crate::hub::Hub;
+use crate::hub::{Hub, ReloadError};
 use crate::telemetry::{self, LogSink};
+
+/// A signal so soon after the first is the same one: `timeout` and shells signal a program and its group.
+const ECHO: Duration = Duration::from_secs(1);
 
 /// Run a hub
 #[derive(Debug, clap::Args)]
@@ -26,18 +30,14 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failed> {
-    let source = Source { flags: args.flags.clone(), inline: None };
+    let source = Source { flags: args.flags.clone(), ..Source::default() };
     let config = config::load(&source).map_err(|error| {
         eprint!("{}", error.render());
-        Failed::because(format!("not started: {} in the configuration", problems(error.0.len())))
+        Failed::because(format!("not started: {} in the configuration", counted(error.0.len(), "problem")))
     })?;
     telemetry::start(&config.telemetry, LogSink::Stderr).map_err(Failed::because)?;
     limits::raise()?;
     on_runtime(serve(config, &source, args.stop_within))
-}
-
-fn problems(count: usize) -> String {
-    if count == 1 { "1 problem".to_owned() } else { format!("{count} problems") }
 }
 
 async fn serve(config: Config, source: &Source, patience: Duration) -> Result<(), Failed> {
@@ -59,7 +59,7 @@ async fn serve(config: Config, source: &Source, patience: Duration) -> Result<()
     info!("stopping; a second signal stops at once");
     tokio::select! {
         closed = hub.stop(patience) => closed.map_err(|error| Failed::because(format!("stopping: {error}"))),
-        () = signals.end.received() => Err(Failed::because("stopped at once")),
+        () = signals.end.repeated() => Err(Failed::because("stopped at once")),
     }
 }
 
@@ -80,8 +80,11 @@ async fn reload(hub: &Hub, source: &Source, patience: Duration) {
                 Ok(()) => {
                     info!(rules, "connections and rules are reloaded; other settings are read at start only")
                 }
-                Err(error) => {
-                    error!(%error, "reloading rules; none is at work until the next reload succeeds")
+                Err(error @ ReloadError::Kept(_)) => {
+                    error!(%error, "the configuration is not reloaded: the rules at work stay");
+                }
+                Err(error @ ReloadError::Stalled { .. }) => {
+                    error!(%error, "no rules are at work until a reload succeeds; what comes in is stored");
                 }
             }
         }
@@ -120,6 +123,17 @@ impl EndSignals {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+        }
+    }
+
+    /// One more, meant as one: after the first was received.
+    async fn repeated(&mut self) {
+        let first = Instant::now();
+        loop {
+            self.received().await;
+            if first.elapsed() >= ECHO {
+                return;
+            }
         }
     }
 }

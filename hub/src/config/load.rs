@@ -4,17 +4,16 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use tidemill_connectors::Connections;
 use tidemill_rules::yaml::{self, Node};
 use tidemill_rules::{Diagnostic, RuleSet};
 
 use super::flags::{Flags, flag_diagnostic};
 use super::listen::{self, Place};
-use super::settings::{HttpSettings, Settings, Telemetry};
-use crate::mqtt;
+use super::settings::{HttpSettings, LogSettings, Settings, Telemetry, Top};
+use crate::{mqtt, telemetry};
 
-/// Keys of a configuration file that are not plain settings.
-const RULE_KEYS: [&str; 3] = ["include", "connections", "rules"];
 /// Largest configuration or rule file in bytes; a larger one is surely not what was meant.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
@@ -35,7 +34,7 @@ pub struct Config {
 /// A rule set whose connections and targets were found good.
 pub struct Rules {
     /// The rules.
-    pub set: RuleSet,
+    pub set: Arc<RuleSet>,
     /// Their destinations.
     pub connections: Connections,
 }
@@ -45,6 +44,8 @@ pub struct Rules {
 pub struct Source {
     /// The flags; their `config` names the file.
     pub flags: Flags,
+    /// What stands before the file's name on the command line, if it is not `--config`.
+    pub named_by: Option<&'static str>,
     /// A configuration that stands for the file (name and text): the demo's.
     pub inline: Option<(String, String)>,
 }
@@ -82,7 +83,7 @@ pub fn load(source: &Source) -> Result<Config, ConfigError> {
     let flags = &source.flags;
     let main = match (&source.inline, &flags.config) {
         (Some((name, text)), _) => parse(name.clone(), text.clone(), &mut problems),
-        (None, Some(path)) => read_flag("--config", path, &mut problems),
+        (None, Some(path)) => read_flag(source.named_by.unwrap_or("--config"), path, &mut problems),
         (None, None) => None,
     };
     let settings = settings(main.as_ref(), &mut problems);
@@ -96,10 +97,15 @@ pub fn load(source: &Source) -> Result<Config, ConfigError> {
     let rules = rules(&documents, &mut problems);
     let (mut mqtt, mut http) = (settings.mqtt, settings.http);
     problems.extend(apply_listen(flags, main.as_ref(), &mut mqtt, &mut http));
-    let dir = flags.data_dir.clone().or(settings.data_dir).unwrap_or_else(|| "tidemill-data".into());
-    let flush = flags.flush.or(settings.flush).map(Into::into).unwrap_or_default();
+    let Top { data_dir, flush, .. } = settings.top;
+    problems.extend(no_dir(flags, main.as_ref(), data_dir.as_deref()));
+    let dir = flags.data_dir.clone().or(data_dir).unwrap_or_else(|| "tidemill-data".into());
+    let flush = flags.flush.or(flush).map(Into::into).unwrap_or_default();
     let store = settings.log.options(&dir, flush);
-    problems.extend(main.as_ref().and_then(|main| mismatch(main, &mqtt, &store)));
+    if let Some(main) = &main {
+        problems.extend(useless(main, &settings.log, &http, &settings.telemetry));
+        problems.extend(mismatch(main, &mqtt, &store));
+    }
     match rules {
         Some(rules) if problems.is_empty() => {
             Ok(Config { store, mqtt, http, telemetry: settings.telemetry, rules })
@@ -119,20 +125,91 @@ fn settings(main: Option<&Node>, problems: &mut Vec<Diagnostic>) -> Settings {
         }
         return Settings::default();
     }
-    main.without(&RULE_KEYS).decode().unwrap_or_else(|errors| {
-        problems.extend(errors);
-        Settings::default()
-    })
+    Settings {
+        top: decode(main, problems),
+        log: section(main, "log", problems),
+        mqtt: section(main, "mqtt", problems),
+        http: section(main, "http", problems),
+        telemetry: section(main, "telemetry", problems),
+    }
 }
 
-/// Values that are of no use, alone or beside each other. Without a file they are the defaults, which are.
+/// One of the file's sections; its defaults if it is not there.
+fn section<T: DeserializeOwned + Default>(main: &Node, key: &str, problems: &mut Vec<Diagnostic>) -> T {
+    main.get(key).map(|section| decode(section, problems)).unwrap_or_default()
+}
+
+/// Decodes a map. An entry that cannot be is reported and left out, so that every other one is looked at as well.
+fn decode<T: DeserializeOwned + Default>(map: &Node, problems: &mut Vec<Diagnostic>) -> T {
+    let mut map = map.clone();
+    loop {
+        let errors = match map.decode() {
+            Ok(decoded) => return decoded,
+            Err(errors) => errors,
+        };
+        let bad = errors.first().and_then(|error| entry_of(&map, error)).map(str::to_owned);
+        problems.extend(errors.into_iter().map(with_example));
+        match bad {
+            Some(key) => map = map.without(&[&key]),
+            None => return T::default(),
+        }
+    }
+}
+
+/// The key of the entry that a problem is in: the last one that begins before it.
+fn entry_of<'a>(map: &'a Node, problem: &Diagnostic) -> Option<&'a str> {
+    let place = (problem.line, problem.column);
+    let mut keys = map.as_map()?.iter().map(|(key, _)| key);
+    keys.rfind(|key| (key.line(), key.column()) <= place)?.as_str()
+}
+
+/// The standard library says of an address that it is none, and not how one is written.
+fn with_example(problem: Diagnostic) -> Diagnostic {
+    let address = problem.message == "invalid socket address syntax";
+    problem.with_hint_if(address.then_some("write an IP address and a port, as in `127.0.0.1:1883`"))
+}
+
+/// The value of a section's key, or what comes nearest to it.
+fn at<'a>(main: &'a Node, section: &str, key: &str) -> &'a Node {
+    let section = main.get(section);
+    section.and_then(|section| section.get(key)).or(section).unwrap_or(main)
+}
+
+/// A data directory without a name.
+fn no_dir(flags: &Flags, main: Option<&Node>, setting: Option<&Path>) -> Option<Diagnostic> {
+    let empty = |path: &Path| path.as_os_str().is_empty();
+    let (message, hint) = ("the data directory has no name", "as in `./tidemill-data`");
+    match (&flags.data_dir, setting, main) {
+        (Some(path), ..) if empty(path) => {
+            Some(flag_diagnostic("--data-dir", "", message.to_owned(), Some(hint)))
+        }
+        (None, Some(path), Some(main)) if empty(path) => {
+            Some(main.get("data_dir").unwrap_or(main).diagnostic(message).with_hint(hint))
+        }
+        _ => None,
+    }
+}
+
+/// Values that are of no use by themselves. Without a file they are the defaults, which are.
+fn useless(main: &Node, log: &LogSettings, http: &HttpSettings, logs: &Telemetry) -> Vec<Diagnostic> {
+    let sections = [("log", log.useless()), ("http", http.useless())];
+    let zeros = sections.into_iter().flat_map(|(section, keys)| {
+        keys.into_iter().map(move |key| {
+            let message = format!("`{section}.{key}` is 0, with which nothing works");
+            at(main, section, key).diagnostic(message).with_hint("leave it out for the default")
+        })
+    });
+    let level = telemetry::filter(&logs.level).err();
+    let level = level.map(|error| {
+        at(main, "telemetry", "level").diagnostic(error.to_string()).with_hint(telemetry::LEVEL_HINT)
+    });
+    zeros.chain(level).collect()
+}
+
+/// Values that do not go together. Without a file they are the defaults, which do.
 fn mismatch(main: &Node, mqtt: &mqtt::Options, store: &tidemill_store::Options) -> Option<Diagnostic> {
-    let at = |section: &str, key: &str| {
-        let section = main.get(section);
-        section.and_then(|section| section.get(key)).or(section).unwrap_or(main)
-    };
     if let Err(error) = mqtt.check() {
-        return Some(at("mqtt", error.key).diagnostic(error.to_string()));
+        return Some(at(main, "mqtt", error.key).diagnostic(error.to_string()));
     }
     let (packet, record) = (mqtt.packet_bytes_max, u64::from(store.record_bytes_max));
     let fits = packet.saturating_add(RECORD_EXTRA_BYTES) <= record;
@@ -141,7 +218,7 @@ fn mismatch(main: &Node, mqtt: &mqtt::Options, store: &tidemill_store::Options) 
          {RECORD_EXTRA_BYTES} bytes that a record has beside the packet"
     );
     (!fits).then(|| {
-        at("mqtt", "packet_bytes_max").diagnostic(message).with_hint("lower the one or raise the other")
+        at(main, "mqtt", "packet_bytes_max").diagnostic(message).with_hint("lower the one or raise the other")
     })
 }
 
@@ -152,7 +229,7 @@ const RECORD_EXTRA_BYTES: u64 = 256 << 10;
 fn rules(documents: &[Node], problems: &mut Vec<Diagnostic>) -> Option<Rules> {
     let set = tidemill_rules::load(documents).map_err(|errors| problems.extend(errors)).ok()?;
     let connections = Connections::check(&set).map_err(|errors| problems.extend(errors)).ok()?;
-    Some(Rules { set, connections })
+    Some(Rules { set: Arc::new(set), connections })
 }
 
 /// The documents of `include: [files]`, which are relative to the file that includes them.
@@ -239,7 +316,8 @@ mod tests {
     use super::*;
 
     fn inline(text: &str, flags: Flags) -> Result<Config, ConfigError> {
-        load(&Source { flags, inline: Some(("tidemill.yaml".to_owned(), text.to_owned())) })
+        let inline = Some(("tidemill.yaml".to_owned(), text.to_owned()));
+        load(&Source { flags, inline, ..Source::default() })
     }
 
     fn problems(text: &str) -> String {
@@ -282,14 +360,44 @@ mod tests {
     }
 
     #[test]
+    fn each_key_of_each_section_is_looked_at() {
+        let text = "rulez: []\nmqtt: { lisen: [], listen: [\"localhost\"], inflight_max: many }\n\
+                    http: { listen: localhost:80, tails_max: 0, connections_max: 0 }\n\
+                    log: { segment_bytes: 10, checkpoint_interval: 0s, async_flush_interval: 0s }\n\
+                    data_dir: \"\"\nflush: often\ntelemetry: { log: xml, level: loud }\n";
+        insta::assert_snapshot!(problems(text));
+    }
+
+    #[test]
+    fn a_level_is_one_or_is_refused_with_its_place() {
+        for good in ["warn", "off", "info,tidemill_hub::router=debug", "error,[connection]=trace"] {
+            assert_eq!(problems(&format!("telemetry: {{ level: \"{good}\" }}\n")), "");
+        }
+        for bad in ["loud", "", "foo=bar=baz", "info,tidemill_hub", "tidemill_hub=loud"] {
+            let told = problems(&format!("telemetry: {{ level: \"{bad}\" }}\n"));
+            assert!(told.contains("tidemill.yaml:1:21") && told.contains("help: write "), "{bad}: {told}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_shown_as_it_was_named() {
+        let flags =
+            Flags { config: Some("/none/such.yaml".into()), data_dir: Some("".into()), ..Flags::default() };
+        let error = load(&Source { flags, named_by: Some("tidemill check"), inline: None }).err();
+        insta::assert_snapshot!(error.map(|error| error.render()).unwrap_or_default());
+    }
+
+    #[test]
     fn listening_beyond_loopback_has_to_be_asked_for() {
         insta::assert_snapshot!(problems("mqtt:\n  listen: [\"0.0.0.0:1883\"]\n"));
         let allowed = "mqtt: { listen: [\"0.0.0.0:1883\"], allow_anonymous: true }\n";
         assert_eq!(problems(allowed), "");
         let flags = Flags { mqtt: vec!["0.0.0.0:1883".parse().unwrap()], ..Flags::default() };
-        let error = load(&Source { flags: flags.clone(), inline: None }).err().map(|error| error.render());
+        let error =
+            load(&Source { flags: flags.clone(), ..Source::default() }).err().map(|error| error.render());
         insta::assert_snapshot!(error.unwrap_or_default());
-        assert!(load(&Source { flags: Flags { allow_anonymous: true, ..flags }, inline: None }).is_ok());
+        let flags = Flags { allow_anonymous: true, ..flags };
+        assert!(load(&Source { flags, ..Source::default() }).is_ok());
     }
 
     #[test]
@@ -303,7 +411,7 @@ mod tests {
         write("more.yaml", "connections:\n  out: { file: { path: out.jsonl } }\n");
         let flags = Flags { config: Some(dir.path().join("main.yaml")), ..Flags::default() };
         let config =
-            load(&Source { flags, inline: None }).unwrap_or_else(|error| panic!("{}", error.render()));
+            load(&Source { flags, ..Source::default() }).unwrap_or_else(|error| panic!("{}", error.render()));
         assert_eq!((config.rules.set.connections.len(), config.rules.set.rules.len()), (1, 1));
     }
 }

@@ -5,19 +5,42 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use tidemill_rules::units;
 use tidemill_store::Flush;
 
 use crate::mqtt;
 
-/// Everything that has a plain value. Every key may be left out.
+/// The file's outermost keys. Those that are read by themselves, so that each tells what is wrong in it, are only
+/// named here.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Settings {
+pub(super) struct Top {
     /// Where the log and its indexes live; relative to the working directory.
     pub data_dir: Option<PathBuf>,
     /// How durable a message is before it is acknowledged.
     pub flush: Option<FlushSetting>,
+    #[serde(rename = "log")]
+    _log: IgnoredAny,
+    #[serde(rename = "mqtt")]
+    _mqtt: IgnoredAny,
+    #[serde(rename = "http")]
+    _http: IgnoredAny,
+    #[serde(rename = "telemetry")]
+    _telemetry: IgnoredAny,
+    #[serde(rename = "include")]
+    _include: IgnoredAny,
+    #[serde(rename = "connections")]
+    _connections: IgnoredAny,
+    #[serde(rename = "rules")]
+    _rules: IgnoredAny,
+}
+
+/// Everything that has a plain value. Every key may be left out.
+#[derive(Debug, Default)]
+pub(super) struct Settings {
+    /// Plain values without a section.
+    pub top: Top,
     /// The store's sizes and intervals.
     pub log: LogSettings,
     /// The broker.
@@ -84,6 +107,19 @@ impl LogSettings {
         set(&mut options.async_flush_interval, self.async_flush_interval);
         options
     }
+
+    /// The keys whose value is of no use.
+    pub(super) fn useless(&self) -> Vec<&'static str> {
+        let zero = [
+            ("segment_bytes", self.segment_bytes == Some(0)),
+            ("append_queue_bytes", self.append_queue_bytes == Some(0)),
+            ("index_buffer_bytes", self.index_buffer_bytes == Some(0)),
+            ("record_bytes_max", self.record_bytes_max == Some(0)),
+            ("checkpoint_interval", self.checkpoint_interval == Some(Duration::ZERO)),
+            ("async_flush_interval", self.async_flush_interval == Some(Duration::ZERO)),
+        ];
+        zero.into_iter().filter_map(|(key, is_zero)| is_zero.then_some(key)).collect()
+    }
 }
 
 fn set<T>(value: &mut T, setting: Option<T>) {
@@ -106,8 +142,16 @@ pub struct HttpSettings {
     pub allow_anonymous: bool,
     /// Most connections at once; further ones wait to be accepted.
     pub connections_max: usize,
-    /// Most requests of `/api/v1/records` at once; each holds a queue open.
+    /// Most requests of `/api/v1/records` at once; each reads the log.
     pub tails_max: usize,
+}
+
+impl HttpSettings {
+    /// The keys whose value is of no use.
+    pub(super) fn useless(&self) -> Vec<&'static str> {
+        let zero = [("connections_max", self.connections_max == 0), ("tails_max", self.tails_max == 0)];
+        zero.into_iter().filter_map(|(key, is_zero)| is_zero.then_some(key)).collect()
+    }
 }
 
 impl Default for HttpSettings {

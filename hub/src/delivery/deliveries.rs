@@ -88,6 +88,7 @@ impl Deliveries {
                 let stop = started.stop.clone();
                 plans.push(Plan {
                     store: store.clone(),
+                    target: def.name.clone(),
                     mapper,
                     key,
                     done: place.position,

@@ -4,11 +4,10 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use serde::Serialize;
 use tidemill_store::{QueueId, Store};
 
 /// How a target is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// It delivers, or waits for something to deliver.
@@ -40,7 +39,7 @@ struct Told {
 }
 
 /// A target at one moment.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct TargetSnapshot {
     /// How it is doing.
     pub state: State,
@@ -105,7 +104,7 @@ impl TargetStatus {
     }
 
     /// Notes a failure; whether the state changed.
-    pub(super) fn failed(&self, state: State, error: &str) -> bool {
+    pub(crate) fn failed(&self, state: State, error: &str) -> bool {
         let mut told = self.state.lock();
         told.last_error = Some(error.to_owned());
         told.last_error_ms = Some(now_ms());
@@ -117,6 +116,12 @@ impl TargetStatus {
         let mut told = self.state.lock();
         let since = told.since_ms;
         change(&mut told, State::Running).then(|| told.since_ms - since)
+    }
+
+    /// Nothing is left to deliver, and so nothing that could fail. What failed last is kept.
+    pub(super) fn idle(&self) {
+        self.oldest(None);
+        change(&mut self.state.lock(), State::Running);
     }
 
     /// Lowest offset not yet done.

@@ -30,6 +30,8 @@ pub(super) struct Stop {
 #[derive(Clone)]
 pub(super) struct Plan {
     pub(super) store: Store,
+    /// The target's name.
+    pub(super) target: String,
     pub(super) mapper: Arc<Mapper>,
     pub(super) key: CursorKey,
     /// Entries of records up to this one were done before. After a crash the router may derive them anew, behind the
@@ -38,6 +40,13 @@ pub(super) struct Plan {
     pub(super) retry: Retry,
     pub(super) status: Arc<TargetStatus>,
     pub(super) stop: Stop,
+}
+
+impl Plan {
+    /// Rule, target and destination, for log lines.
+    fn names(&self) -> (&str, &str, String) {
+        (&self.mapper.rule().name, &self.target, self.mapper.target.describe())
+    }
 }
 
 /// Delivers one rule's queue to one target.
@@ -61,7 +70,8 @@ pub(super) async fn supervise(plan: Plan) {
             Err(failed) if failed.is_panic() => {
                 let reason = "internal error: the delivery task panicked; please report this";
                 plan.status.failed(State::Stopped, reason);
-                error!(owner = plan.key.owner, reason, "delivery is started anew");
+                let (rule, target, destination) = plan.names();
+                error!(rule, target, destination, reason, "delivery is started anew");
             }
             _ => return,
         }
@@ -88,7 +98,7 @@ impl Delivery {
     async fn deliver_next(&mut self) -> Result<(), Ended> {
         let most = self.plan.mapper.target.batch_max();
         let Some(mut batch) = self.read(most).await? else {
-            self.plan.status.oldest(None);
+            self.plan.status.idle();
             self.plan
                 .store
                 .watch(self.plan.key.queue, self.next, true, &self.watcher, 0)
@@ -181,10 +191,14 @@ impl Delivery {
                 Ok(()) => {
                     batch.buried();
                     self.plan.status.buried(count as u64);
-                    let (rule, target) = self.names();
+                    let (rule, target, destination) = self.plan.names();
                     error!(
                         rule,
-                        target, count, reason, "gave up on events; they are in the dead-letter queue"
+                        target,
+                        destination,
+                        count,
+                        reason,
+                        "gave up on events; they are in the dead-letter queue"
                     );
                 }
                 Err(error) => self.store_failed("writing dead letters", &error).await?,
@@ -204,15 +218,18 @@ impl Delivery {
             (State::Retrying, self.backoff.failed(failure.retry_after, &mut rand::rng()))
         };
         if self.plan.status.failed(state, &failure.message) {
-            let (rule, target) = self.names();
+            let (rule, target, destination) = self.plan.names();
             let reason = &failure.message;
             if failure.stop {
                 error!(
                     rule,
-                    target, reason, "the target cannot be used until this is changed; nothing is lost"
+                    target,
+                    destination,
+                    reason,
+                    "the target cannot be used until this is changed; nothing is lost"
                 );
             } else {
-                warn!(rule, target, reason, "delivery failed and is tried again");
+                warn!(rule, target, destination, reason, "delivery failed and is tried again");
             }
         }
         self.pause(wait).await
@@ -220,8 +237,8 @@ impl Delivery {
 
     fn works(&self) {
         if let Some(failing_ms) = self.plan.status.works() {
-            let (rule, target) = self.names();
-            info!(rule, target, failing_ms, "delivering again");
+            let (rule, target, destination) = self.plan.names();
+            info!(rule, target, destination, failing_ms, "delivering again");
         }
     }
 
@@ -231,8 +248,14 @@ impl Delivery {
         }
         let message = format!("{action}: {failed}");
         if self.plan.status.failed(State::Stopped, &message) {
-            let (rule, target) = self.names();
-            error!(rule, target, reason = message, "delivery stands still until the store works again");
+            let (rule, target, destination) = self.plan.names();
+            error!(
+                rule,
+                target,
+                destination,
+                reason = message,
+                "delivery stands still until the store works again"
+            );
         }
         self.pause(STORE_PAUSE).await
     }
@@ -242,10 +265,5 @@ impl Delivery {
             () = tokio::time::sleep(wait) => Ok(()),
             () = self.plan.stop.soft.cancelled() => Err(Ended),
         }
-    }
-
-    /// Names for log lines.
-    fn names(&self) -> (&str, String) {
-        (&self.plan.mapper.rule().name, self.plan.mapper.target.describe())
     }
 }

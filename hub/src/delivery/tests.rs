@@ -194,6 +194,7 @@ impl Bench {
         let stop = Stop::default();
         let plan = Plan {
             store: self.store.clone(),
+            target: "out".to_owned(),
             mapper: Arc::new(mapper),
             key: self.key(),
             done: place.position,
@@ -311,6 +312,20 @@ async fn a_limit_of_attempts_counts_for_each_event_and_ends_in_a_dead_letter() {
     let told: Vec<_> =
         letters.iter().map(|(_, letter)| (letter.offset, letter.attempts, &*letter.error)).collect();
     assert_eq!(told, [(2, 3, "scripted")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_gave_everything_up_is_running_again() {
+    let bench = Bench::new().await;
+    bench.publish((0..2).map(|n| (n, "a"))).await;
+    let script = Scripted::new(|_, _| Err(error(Follow::Retry)));
+    let running = bench.deliver(&script, Retry { attempts: Some(2), ..fast() }).await;
+    running.until_cursor(2).await;
+    let snapshot = || running.status.snapshot(&bench.store, running.queue.id);
+    running.until("nothing is pending", || snapshot().state == State::Running).await;
+    assert_eq!((snapshot().lag, snapshot().dead_letters), (0, 2));
+    assert_eq!(snapshot().last_error.as_deref(), Some("scripted"), "what failed last is kept");
+    running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -60,8 +60,12 @@ pub struct Args {
 
 /// Runs the demo. Fails if anything published and acknowledged did not arrive.
 pub(crate) async fn run(args: Args) -> Result<(), Failed> {
-    let dir = Directory::new(args.data_dir.as_deref())?;
     let watched = stdout().is_terminal();
+    let length = args.length.unwrap_or(if watched { FOR_WATCHED } else { FOR_UNWATCHED });
+    if let Some(outage) = args.outage.filter(|outage| *outage > length) {
+        return Err(Failed::because(format!("--outage {outage:?} is longer than the demo ({length:?})")));
+    }
+    let dir = Directory::new(args.data_dir.as_deref())?;
     start_logs(watched, &dir)?;
     let function = Function::start().await;
     let function = function.map_err(|error| Failed::because(format!("the demo's HTTP function: {error}")))?;
@@ -74,8 +78,20 @@ pub(crate) async fn run(args: Args) -> Result<(), Failed> {
     let fleet = Fleet::start(mqtt, args.vehicles, args.rate, args.seed);
     let terminal = if watched { Some(Terminal::open().map_err(Failed::because)?) } else { None };
     let mut demo = Demo { hub, fleet, function, terminal, samples: VecDeque::new(), vehicles: args.vehicles };
+    if !watched {
+        let data = dir.path().display().to_string();
+        let intro = view::Intro {
+            vehicles: args.vehicles,
+            rate: args.rate,
+            length,
+            rules: demo.hub.view().set.rules.len(),
+            addresses: &addresses(&demo.hub),
+            data: &data,
+            stays: matches!(dir, Directory::Given(_)),
+        };
+        print(&view::intro(&intro))?;
+    }
     demo.connect().await?;
-    let length = args.length.unwrap_or(if watched { FOR_WATCHED } else { FOR_UNWATCHED });
     demo.publish(length, args.outage).await?;
     demo.account(&archive).await
 }
@@ -164,12 +180,15 @@ impl Demo {
         let end = start + length;
         let mut outage = Outage::plan(start, length, outage);
         let mut ticks = interval(if self.terminal.is_some() { FRAME } else { LINE });
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // A tick that is late does not move the next: each second has its line.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut ended = std::pin::pin!(tokio::signal::ctrl_c());
         loop {
-            let doing = format!("publishing, {} s of {} s", start.elapsed().as_secs(), length.as_secs());
             tokio::select! {
-                _ = ticks.tick() => self.show(&doing)?,
+                _ = ticks.tick() => {
+                    let (now, all) = (start.elapsed().as_secs(), length.as_secs());
+                    self.show(&format!("publishing, {now} s of {all} s"))?;
+                }
                 () = outage.next() => self.set_function(outage.turn()).await?,
                 key = key(self.terminal.as_mut()) => match key {
                     Key::Outage => self.set_function(!self.function.is_up()).await?,
@@ -291,8 +310,7 @@ struct Outage {
 impl Outage {
     fn plan(start: Instant, length: Duration, outage: Option<Duration>) -> Outage {
         let turns = outage.map_or_else(VecDeque::new, |outage| {
-            let outage = outage.min(length);
-            let down = start + (length - outage) / 2;
+            let down = start + length.saturating_sub(outage) / 2;
             VecDeque::from([(down, false), (down + outage, true)])
         });
         Outage { turns }

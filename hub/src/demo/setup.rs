@@ -20,7 +20,7 @@ pub(super) fn config(dir: &Path, function: SocketAddr, archive: &Path) -> Result
         http: Some(any_port),
         ..Flags::default()
     };
-    config::load(&Source { flags, inline: Some(("demo.yaml".to_owned(), text)) })
+    config::load(&Source { flags, inline: Some(("demo.yaml".to_owned(), text)), ..Source::default() })
 }
 
 #[cfg(test)]

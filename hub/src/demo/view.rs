@@ -1,6 +1,7 @@
 //! What one sees: the live view of a terminal, and the lines for everything else. Text only; no I/O.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use super::ledger::Account;
 use super::sample::{Sample, TargetSample, per_second};
@@ -14,6 +15,34 @@ pub(super) struct Phase<'a> {
     pub(super) doing: &'a str,
     /// Where MQTT and HTTP of the hub are, for those who want to look for themselves.
     pub(super) addresses: &'a str,
+}
+
+/// What somebody who has no terminal should know first.
+pub(super) struct Intro<'a> {
+    /// How many vehicles there are.
+    pub(super) vehicles: u32,
+    /// Reports of all of them in a second.
+    pub(super) rate: u32,
+    /// For how long they publish.
+    pub(super) length: Duration,
+    /// How many rules the hub has.
+    pub(super) rules: usize,
+    /// Where MQTT and HTTP of the hub are.
+    pub(super) addresses: &'a str,
+    /// Directory of the hub's data and the archive.
+    pub(super) data: &'a str,
+    /// Whether it is still there afterwards.
+    pub(super) stays: bool,
+}
+
+/// The first lines for those without a terminal.
+pub(super) fn intro(intro: &Intro<'_>) -> String {
+    let Intro { vehicles, rate, length, rules, addresses, data, stays } = intro;
+    let after = if *stays { "stays there" } else { "is removed in the end" };
+    format!(
+        "demo: a hub with {vehicles} vehicles that publish {rate} reports a second for {length:?}; {addresses}\n\
+         demo: {rules} rules send events to an HTTP function and to a file; the data is in {data} and {after}\n"
+    )
 }
 
 /// The live view.
@@ -154,7 +183,7 @@ fn grouped(number: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use super::*;
     use crate::demo::ledger::{Arrivals, Ledger, ReportKey};
@@ -194,6 +223,23 @@ mod tests {
             Phase { vehicles: 1000, doing: "publishing, 8 s of 20 s", addresses: "mqtt 127.0.0.1:1883" };
         insta::assert_snapshot!(frame(&before, &now, &phase));
         insta::assert_snapshot!(line(&before, &now, "8 s of 20 s"));
+    }
+
+    #[test]
+    fn the_first_lines_say_what_it_is() {
+        let told = intro(&Intro {
+            vehicles: 1000,
+            rate: 3000,
+            length: Duration::from_secs(20),
+            rules: 4,
+            addresses: "mqtt 127.0.0.1:1883   http://127.0.0.1:8080/api/v1/rules",
+            data: "/tmp/tidemill-demo-x",
+            stays: false,
+        });
+        insta::assert_snapshot!(told, @r"
+        demo: a hub with 1000 vehicles that publish 3000 reports a second for 20s; mqtt 127.0.0.1:1883   http://127.0.0.1:8080/api/v1/rules
+        demo: 4 rules send events to an HTTP function and to a file; the data is in /tmp/tidemill-demo-x and is removed in the end
+        ");
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! A whole hub in the process: records in, files and the HTTP API out.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::{Response, StatusCode};
 use serde_json::Value;
 
-use super::{Hub, StartError};
+use super::{Hub, ReloadError, StartError};
 use crate::config::{Config, Flags, Source, load};
 use crate::message::{self, Properties};
 use crate::mqtt::codec::Qos;
@@ -32,7 +33,7 @@ fn config(dir: &Path, rules: &str) -> Config {
     let flags =
         Flags { data_dir: Some(dir.join("data")), mqtt: vec![local], http: Some(local), ..Flags::default() };
     let text = rules.replace("@DIR@", &dir.display().to_string());
-    load(&Source { flags, inline: Some(("test.yaml".to_owned(), text)) })
+    load(&Source { flags, inline: Some(("test.yaml".to_owned(), text)), ..Source::default() })
         .unwrap_or_else(|e| panic!("{}", e.render()))
 }
 
@@ -106,6 +107,7 @@ async fn records_reach_targets_and_the_api_tells_about_it() {
         (&target["name"], &target["dead_letters"], &target["lag"]),
         (&"units".into(), &1.into(), &0.into())
     );
+    assert!(target["since"].as_str().is_some_and(|time| time.ends_with('Z')), "{target}");
 
     let letters = json(&hub, "/api/v1/dead-letters?rule=all&target=units").await;
     assert_eq!(letters["count"], 1);
@@ -132,6 +134,9 @@ async fn records_reach_targets_and_the_api_tells_about_it() {
         "tidemill_delivery_lag_entries{rule=\"hot\",target=\"out\"} 0",
         "tidemill_store_records_total 4",
         "tidemill_hub_ready 1",
+        "tidemill_limit{name=\"mqtt.packet_bytes_max\"} 1179648",
+        "tidemill_limit{name=\"log.checkpoint_interval\"} 0.1",
+        "tidemill_limit{name=\"http.tails_max\"} 64",
     ] {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
     }
@@ -148,16 +153,30 @@ async fn records_are_read_from_the_past_and_as_they_come() {
     let text = ask(&hub, "/api/v1/records?filter=t/a&from=earliest").await.text().await.unwrap();
     let past: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let payloads: Vec<_> = past.iter().map(|record| record["payload"].as_str().unwrap()).collect();
-    assert_eq!(payloads, [r#"{"n":0}"#, r#"{"n":2}"#], "from the queue that covers the filter");
+    assert_eq!(payloads, [r#"{"n":0}"#, r#"{"n":2}"#], "everything that matches, in order");
     assert_eq!(
         (&past[0]["qos"], &past[0]["client"], &past[0]["retain"]),
         (&1.into(), &"c1".into(), &false.into())
     );
-    let limited = ask(&hub, "/api/v1/records?queue=router&from=1&limit=1").await.text().await.unwrap();
-    assert!(limited.contains("t/b") && limited.lines().count() == 1, "{limited}");
+    let [next, position] = [&past[0]["next"], &past[1]["position"]].map(|place| place.as_str().unwrap());
+    for (what, wanted) in
+        [(format!("queue=router&from={next}"), "t/b"), (format!("filter=%23&from={next}"), "t/b")]
+    {
+        let limited = ask(&hub, &format!("/api/v1/records?{what}&limit=1")).await;
+        assert_eq!(limited.headers()["tidemill-next"], next);
+        let limited = limited.text().await.unwrap();
+        assert!(limited.contains(wanted) && limited.lines().count() == 1, "{what}: {limited}");
+    }
+    let offset = u64::from_str_radix(position.split_once('-').unwrap().1, 16).unwrap();
+    for from in [position, &offset.to_string()] {
+        let rest = ask(&hub, &format!("/api/v1/records?filter=%23&from={from}")).await.text().await.unwrap();
+        assert!(rest.contains(r#"{\"n\":2}"#) && rest.lines().count() == 1, "{from}: {rest}");
+    }
     let time = past[1]["time"].as_str().unwrap();
     let since = ask(&hub, &format!("/api/v1/records?filter=t/a&from={time}")).await.text().await.unwrap();
     assert!(since.contains(r#"{\"n\":2}"#), "{since}");
+    let future = ask(&hub, "/api/v1/records?filter=t/a&from=2126-01-01T00:00:00Z").await;
+    assert_eq!(future.text().await.unwrap(), "");
 
     let mut live = ask(&hub, "/api/v1/records?filter=new/%2B&wait=20s&limit=1").await;
     publish(&hub, "new/x", "\u{1}").await;
@@ -166,20 +185,65 @@ async fn records_are_read_from_the_past_and_as_they_come() {
     assert_eq!((&record["topic"], &record["payload"]), (&"new/x".into(), &"\u{1}".into()));
     assert_eq!(live.chunk().await.unwrap(), None, "limit=1 ends it");
 
-    let refused = ask(&hub, "/api/v1/records?filter=never/seen&from=earliest").await;
-    assert_eq!(refused.status(), StatusCode::NOT_FOUND);
-    let problem: Value = refused.json().await.unwrap();
-    assert!(
-        problem["error"].as_str().unwrap().contains("never/seen") && problem["hint"].is_string(),
-        "{problem}"
-    );
-    for bad in
-        ["", "?filter=a&queue=b", "?filter=a%23&from=latest", "?filter=a&from=soon", "?filter=a&limt=1"]
-    {
+    // Nobody had asked for this topic before, and no rule reads it.
+    let unread = ask(&hub, "/api/v1/records?filter=new/%23&from=earliest").await.text().await.unwrap();
+    assert!(unread.contains("new/x") && unread.lines().count() == 1, "{unread}");
+    let never = ask(&hub, "/api/v1/records?filter=never/seen&from=earliest").await;
+    assert_eq!((never.status(), never.text().await.unwrap().as_str()), (StatusCode::OK, ""));
+    let inside = format!("?filter=a&from={}", offset + 1);
+    for bad in [
+        "",
+        "?filter=a&queue=b",
+        "?filter=a%23&from=latest",
+        "?filter=a&from=soon",
+        "?filter=a&limt=1",
+        "?filter=a&from=0-ffffffffffff",
+        &inside,
+    ] {
         let response = ask(&hub, &format!("/api/v1/records{bad}")).await;
         assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{bad}");
         assert_eq!(response.headers()["content-type"], "application/problem+json", "{bad}");
     }
+
+    let mut live = ask(&hub, "/api/v1/records?filter=t/a&from=earliest&wait=20s").await;
+    let end = hub.store().durable_end().to_string();
+    let mut told = Vec::new();
+    while told.iter().filter(|byte| **byte == b'\n').count() < 2 {
+        told.extend(live.chunk().await.unwrap().unwrap());
+    }
+    let (rest, ()) = tokio::join!(live.text(), stop(hub));
+    let rest = rest.unwrap();
+    let last: Value = serde_json::from_str(&rest).unwrap_or_else(|error| panic!("{error}: {rest}"));
+    let goes_on = last["next"].as_str().unwrap();
+    assert!((past[1]["next"].as_str().unwrap()..=end.as_str()).contains(&goes_on), "{rest}");
+    assert!(last["error"].as_str().unwrap().contains("stopping"), "{rest}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_is_explained_whether_or_not_a_rule_has_read_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = start(dir.path(), "{}").await;
+    publish(&hub, "t/a", r#"{"temp":11,"unit":"C"}"#).await;
+    publish(&hub, "t/a", r#"{"temp":9,"unit":"C"}"#).await;
+    publish(&hub, "other", "x").await;
+    hub.reload(config(dir.path(), RULES).rules, Duration::from_secs(5)).await.unwrap();
+    publish(&hub, "t/a", r#"{"temp":12,"unit":"C"}"#).await;
+    until_drained(&hub).await;
+    let text = ask(&hub, "/api/v1/records?filter=%23&from=earliest").await.text().await.unwrap();
+    let mut verdicts = Vec::new();
+    for line in text.lines() {
+        let record: Value = serde_json::from_str(line).unwrap();
+        let position = record["position"].as_str().unwrap();
+        let told = json(&hub, &format!("/api/v1/explain?position={position}")).await;
+        assert_eq!(told["record"]["payload"], record["payload"]);
+        let rules = told["rules"].as_array().unwrap().iter();
+        verdicts.push(rules.map(|rule| rule["verdict"].as_str().unwrap().to_owned()).collect::<Vec<_>>());
+    }
+    let wanted =
+        [["earlier", "earlier"], ["pattern", "earlier"], ["filter", "filter"], ["matched", "matched"]];
+    assert_eq!(verdicts, wanted);
+    let nowhere = ask(&hub, "/api/v1/explain?position=0-000000000001").await;
+    assert_eq!(nowhere.status(), StatusCode::NOT_FOUND);
     stop(hub).await;
 }
 
@@ -228,6 +292,54 @@ async fn rules_are_reloaded_and_removed_ones_cost_nothing_that_was_pending() {
     hub.reload(config(dir.path(), none).rules, Duration::from_secs(5)).await.unwrap();
     let queues = json(&hub, "/api/v1/queues").await;
     assert_eq!(names(&queues), ["router"], "what has nothing pending goes by itself");
+    stop(hub).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_that_cannot_be_started_leave_the_old_ones_at_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = start(dir.path(), RULES).await;
+    // Found good when it was read, and refused by the store all the same.
+    let mut refused = config(dir.path(), RULES).rules;
+    Arc::get_mut(&mut refused.set).unwrap().rules[0].filters = vec!["t/#/a".to_owned()];
+    let kept = hub.reload(refused, Duration::from_secs(5)).await;
+    assert!(matches!(kept, Err(ReloadError::Kept(_))), "{kept:?}");
+    assert_eq!(ask(&hub, "/readyz").await.status(), StatusCode::OK);
+    publish(&hub, "t/a", r#"{"temp":11,"unit":"C"}"#).await;
+    until_drained(&hub).await;
+    assert_eq!(lines(dir.path()).len(), 2);
+
+    hub.store().close().await.unwrap();
+    let stalled = hub.reload(config(dir.path(), RULES).rules, Duration::from_secs(5)).await;
+    assert!(matches!(stalled, Err(ReloadError::Stalled { .. })), "{stalled:?}");
+    let ready = ask(&hub, "/readyz").await;
+    assert_eq!(ready.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(ready.text().await.unwrap().contains("no rules are at work"));
+    let rules = json(&hub, "/api/v1/rules").await;
+    assert!(rules["router"]["error"].as_str().is_some_and(|error| error.contains("no rules")), "{rules}");
+    assert_eq!(rules["rules"][0]["targets"][0]["state"], "stopped");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_api_does_not_have_is_a_problem_with_a_hint() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = start(dir.path(), "{}").await;
+    let told = async |response: Response| -> (u16, String) {
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        let status = response.status().as_u16();
+        let problem: Value = response.json().await.unwrap();
+        (status, format!("{} | {}", problem["error"], problem["hint"]))
+    };
+    let (status, unknown) = told(ask(&hub, "/nothing").await).await;
+    assert!(status == 404 && unknown.contains("DELETE /api/v1/queues/{id}"), "{unknown}");
+    let url = format!("http://{}/api/v1/rules", hub.http_address());
+    let posted = reqwest::Client::new().post(url).send().await.unwrap();
+    assert_eq!(posted.headers()["allow"], "GET,HEAD");
+    let (status, posted) = told(posted).await;
+    assert!(status == 405 && posted.contains("`/api/v1/rules` does not take POST"), "{posted}");
+    let (status, query) = told(ask(&hub, "/api/v1/queues?limt=1").await).await;
+    assert!(status == 400 && query.contains("unknown field `limt`, expected `after` or `limit`"), "{query}");
+    assert!(query.contains("?name=value"), "{query}");
     stop(hub).await;
 }
 

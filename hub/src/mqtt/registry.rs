@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
 use foldhash::{HashMap, HashMapExt};
-use metrics::Gauge;
 use parking_lot::Mutex;
 use tokio::sync::{MutexGuard, Notify, oneshot};
 
@@ -96,19 +95,16 @@ pub(super) struct Registry {
     inner: Mutex<Inner>,
     gates: Box<[tokio::sync::Mutex<()>]>,
     hasher: RandomState,
-    count: Gauge,
     /// Rung when something may be due sooner than it was.
     pub(super) sooner: Notify,
 }
 
 impl Registry {
     pub(super) fn new() -> Self {
-        metrics::describe_gauge!("tidemill_mqtt_sessions", "Sessions, those without a connection included");
         Registry {
             inner: Mutex::new(Inner { entries: HashMap::new(), due: BTreeSet::new() }),
             gates: (0..GATES).map(|_| tokio::sync::Mutex::new(())).collect(),
             hasher: RandomState::default(),
-            count: metrics::gauge!("tidemill_mqtt_sessions"),
             sooner: Notify::new(),
         }
     }
@@ -144,7 +140,6 @@ impl Registry {
             Some(entry) => entries.insert(client.clone(), entry),
             None => entries.remove(client),
         };
-        self.count.set(entries.len() as f64);
         if let Some(Entry::Offline(Some(old_due))) = old {
             due.remove(&(old_due, client.clone()));
         }

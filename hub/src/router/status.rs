@@ -51,6 +51,11 @@ impl RouterStatus {
         }
     }
 
+    /// Notes why the router is not getting on; whether that is news.
+    pub(crate) fn stalled(&self, reason: &str) -> bool {
+        self.error.lock().replace(reason.to_owned()).as_deref() != Some(reason)
+    }
+
     /// Records that a rule has matched since it was loaded.
     #[must_use]
     pub fn matched(&self, rule: usize) -> u64 {

@@ -44,7 +44,7 @@ pub async fn run(
             Err(error) => error.to_string(),
         };
         error!(offset = status.snapshot().cursor, reason, "routing is started anew");
-        *status.error.lock() = Some(reason);
+        status.stalled(&reason);
         tokio::select! {
             () = tokio::time::sleep(PAUSE) => {}
             () = stop.cancelled() => return,
@@ -90,7 +90,7 @@ impl Router {
                 Ok(false) => {}
                 Err(StoreError::Closed) => break,
                 Err(error) => {
-                    if self.fault(&error) {
+                    if self.status.stalled(&error.to_string()) {
                         error!(%error, offset = self.next, "routing stands still until the store can be read again");
                     }
                     tokio::select! {
@@ -167,12 +167,6 @@ impl Router {
                 *count += 1;
             }
         }
-    }
-
-    /// Notes why the router stands still; whether that is news.
-    fn fault(&self, error: &StoreError) -> bool {
-        let text = error.to_string();
-        self.status.error.lock().replace(text.clone()) != Some(text)
     }
 }
 

@@ -12,8 +12,9 @@ use crate::{Position, Record, Result, ScanBatch, ScanRequest, StoreError};
 impl Log {
     /// See [`crate::Store::scan`]. Blocks.
     pub(crate) fn scan(&self, request: &ScanRequest) -> Result<ScanBatch> {
-        let segments = self.segments.read().clone();
+        // In this order: a segment that is begun in between then lies behind the end that is looked for.
         let durable_end = self.durable_end();
+        let segments = self.segments.read().clone();
         let first = segments.first().map_or(0, |segment| segment.first) + SEGMENT_HEADER_BYTES;
         let from = if request.from == Position::ZERO { first } else { request.from.offset() };
         let mut batch = ScanBatch { next: Position::new(SHARD, from), ..ScanBatch::default() };
@@ -35,15 +36,17 @@ impl Log {
                         batch.records.push(record);
                     }
                 }
-                Step::Bad { at, .. } if at == request.from.offset() => {
+                // The header of a segment that has no record yet is before the durable end.
+                Step::End { at } if at >= durable_end.offset() => batch.next = durable_end,
+                Step::Bad { at, .. } | Step::End { at } if at == request.from.offset() => {
                     return Err(StoreError::NoRecord(request.from));
                 }
                 Step::Bad { at, what } => {
                     return Err(StoreError::Corrupt { position: Position::new(SHARD, at), what });
                 }
-                // Only the header of a segment that has no record yet is before the durable end.
-                Step::End { .. } => {
-                    batch.next = durable_end;
+                Step::End { at } => {
+                    let what = "nothing was written here, and the log goes on".into();
+                    return Err(StoreError::Corrupt { position: Position::new(SHARD, at), what });
                 }
             }
         }
@@ -51,6 +54,7 @@ impl Log {
 
     /// See [`crate::Store::position_at`]. Blocks.
     pub(crate) fn position_at(&self, time_ms: i64) -> Result<Position> {
+        let end = self.durable_end();
         let segments = self.segments.read().clone();
         // Time only grows along the log: the record is in the last segment that begins before it, or begins the next one.
         let mut low = 0;
@@ -64,7 +68,6 @@ impl Log {
         }
         let start = segments.get(low.saturating_sub(1)).map_or(0, |segment| segment.first);
         let mut scanner = Scanner::new(SHARD, &segments, start);
-        let end = self.durable_end();
         loop {
             match scanner.step()? {
                 Step::Record(decoded) if decoded.record.position >= end => return Ok(end),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tidemill_rules::units;
+use tidemill_store::Position;
 
 use crate::api::problem::Problem;
 
@@ -27,8 +28,8 @@ pub(super) enum From {
     Latest,
     /// With the first one stored at or after this, in milliseconds since the Unix epoch.
     Time(i64),
-    /// With the entry of this offset.
-    Offset(u64),
+    /// With the record there.
+    Position(Position),
 }
 
 impl Params {
@@ -39,13 +40,13 @@ impl Params {
             "earliest" => return Ok(From::Earliest),
             _ => {}
         }
-        if let Ok(offset) = text.parse() {
-            return Ok(From::Offset(offset));
+        if let Some(position) = position(text) {
+            return Ok(From::Position(position));
         }
         let time: Result<jiff::Timestamp, _> = text.parse();
         time.map(|time| From::Time(time.as_millisecond())).map_err(|_| {
             Problem::bad_request(format!("from: `{text}` is not a place to begin at")).hint(
-                "write earliest, latest, a time such as 2026-01-31T12:00:00Z, or the number of an offset",
+                "write earliest, latest, a time such as 2026-01-31T12:00:00Z, or a position such as 0-0000000004d2",
             )
         })
     }
@@ -55,6 +56,16 @@ impl Params {
         let wait = self.wait.as_deref().map(units::parse_duration).transpose();
         wait.map(Option::unwrap_or_default).map_err(|error| Problem::bad_request(format!("wait: {error}")))
     }
+}
+
+/// A position as it is printed, or its byte offset in the log's only shard as a number.
+fn position(text: &str) -> Option<Position> {
+    if let Ok(position) = text.parse() {
+        return Some(position);
+    }
+    let offset: u64 = text.parse().ok()?;
+    // Larger numbers are no offsets, and the position's own text knows how large one may be.
+    format!("0-{offset:012x}").parse().ok()
 }
 
 #[cfg(test)]
@@ -71,9 +82,14 @@ mod tests {
     fn places_to_begin() {
         assert_eq!(from("earliest"), Some(From::Earliest));
         assert_eq!(from("latest"), Some(From::Latest));
-        assert_eq!(from("42"), Some(From::Offset(42)));
+        let position = From::Position(Position::new(0, 166));
+        assert_eq!(from("0-0000000000a6"), Some(position));
+        assert_eq!(from("166"), Some(position));
         assert_eq!(from("1970-01-01T00:00:01Z"), Some(From::Time(1000)));
         assert_eq!(from("yesterday"), None);
+        assert_eq!(from("2026-01-31"), None);
         assert_eq!(from("-1"), None);
+        assert_eq!(from("281474976710655"), Some(From::Position(Position::new(0, (1 << 48) - 1))));
+        assert_eq!(from("281474976710656"), None, "an offset has 48 bits");
     }
 }

@@ -1,53 +1,60 @@
-//! [`Source`]: the queue that a request reads.
+//! [`Source`]: where the records of an answer are read: the log itself, or a queue.
 
-use axum::http::StatusCode;
-use tidemill_store::{Position, QueueId, QueueInfo, QueueKind, ReadRequest, Store, StoreError};
+use tidemill_store::{
+    Position, QueueId, QueueInfo, ReadRequest, Record, ScanRequest, Store, StoreError, filter,
+};
 
-use super::filter;
 use super::params::{From, Params};
 use crate::api::problem::Problem;
 
-/// Queues looked at in one step, and in all, when a history is looked for.
+/// Most records of one step, and most bytes: of log looked at, or of records read from a queue.
+const STEP_RECORDS: usize = 1024;
+const STEP_BYTES: usize = 4 << 20;
+/// Queues looked at in one step, and in all, when one is looked for by its name.
 const PAGE: usize = 512;
 const SEARCHED_MAX: usize = 65_536;
-/// Most queues whose first record is compared when a history is looked for.
-const CANDIDATES_MAX: usize = 16;
 
-/// A queue and where to begin in it.
+/// Where records are read, and how far that has come.
 pub(super) struct Source {
-    pub(super) queue: QueueInfo,
-    /// Only topics that match, when the queue holds more than was asked for.
-    pub(super) filter: Option<String>,
-    pub(super) start: u64,
-    /// Gives the filter's queue back when the request is over.
-    _held: Option<Held>,
+    reader: Reader,
+    /// Nothing before this position is read any more.
+    next: Position,
 }
 
-/// A reference to a filter's queue.
-struct Held {
-    store: Store,
-    queue: QueueId,
+enum Reader {
+    /// The log, by topic filter.
+    Log(String),
+    /// A queue, from the entry of this offset on.
+    Queue(QueueId, u64),
 }
 
-impl Drop for Held {
-    fn drop(&mut self) {
-        let (store, queue) = (self.store.clone(), self.queue);
-        tokio::spawn(async move {
-            if let Err(error) = store.release_filter(queue).await {
-                tracing::debug!(queue = queue.0, %error, "giving back a filter queue");
-            }
-        });
-    }
+/// What one step found.
+pub(super) struct Batch {
+    /// In the log's order.
+    pub(super) records: Vec<Record>,
+    /// Whether that was everything there is so far.
+    pub(super) at_end: bool,
 }
 
 impl Source {
-    /// Finds the queue for what was asked, or makes it for the time of the request.
+    /// Finds what was asked for, and where to begin.
     pub(super) async fn find(store: &Store, params: &Params) -> Result<Source, Problem> {
         let from = params.from()?;
         match (&params.filter, &params.queue) {
-            (Some(filter), None) if from == From::Latest => Source::live(store, filter).await,
-            (Some(filter), None) => Source::history(store, filter, from).await,
-            (None, Some(name)) => Source::named(store, name, from).await,
+            (Some(text), None) => {
+                filter::check(text).map_err(|what| StoreError::BadFilter { filter: text.clone(), what })?;
+                let next = begin(store, from).await?;
+                Ok(Source { reader: Reader::Log(text.clone()), next })
+            }
+            (None, Some(name)) => {
+                let queue = named(store, name)?.ok_or_else(|| {
+                    Problem::not_found(format!("there is no queue `{name}`"))
+                        .hint("/api/v1/queues lists them")
+                })?;
+                let next = begin(store, from).await?;
+                let (offset, _) = first_entry(store, queue.id, next).await?;
+                Ok(Source { reader: Reader::Queue(queue.id, offset), next })
+            }
             _ => {
                 Err(Problem::bad_request("which records? neither or both of `filter` and `queue` were given")
                     .hint("ask with one of them: ?filter=vehicles/%2B/telemetry or ?queue=rule/overheat"))
@@ -55,90 +62,109 @@ impl Source {
         }
     }
 
-    async fn live(store: &Store, filter: &str) -> Result<Source, Problem> {
-        let queue = store.open_filter(filter).await?;
-        let held = Held { store: store.clone(), queue: queue.id };
-        Ok(Source { start: queue.end, queue, filter: None, _held: Some(held) })
+    /// The position to go on from after everything that was read.
+    pub(super) fn next(&self) -> Position {
+        self.next
     }
 
-    async fn named(store: &Store, name: &str, from: From) -> Result<Source, Problem> {
-        let found = search(store, |queue| queue.name == name)?.into_iter().next();
-        let queue = found.ok_or_else(|| {
-            Problem::not_found(format!("there is no queue `{name}`")).hint("/api/v1/queues lists them")
-        })?;
-        let start = start(store, &queue, from).await?;
-        Ok(Source { queue, filter: None, start, _held: None })
-    }
-
-    /// The oldest queue that has everything the filter matches.
-    async fn history(store: &Store, filter: &str, from: From) -> Result<Source, Problem> {
-        let exact = |queue: &QueueInfo| queue.kind == QueueKind::Filter && queue.name == filter;
-        if let From::Offset(offset) = from {
-            // An offset counts in one queue only.
-            let queue = search(store, exact)?.into_iter().next().ok_or_else(|| {
-                Problem::not_found(format!("offset {offset}: no queue has exactly the filter `{filter}`"))
-                    .hint("offsets count within one queue: ask with queue=NAME, or begin at a time")
-            })?;
-            return Ok(Source { start: offset, queue, filter: None, _held: None });
-        }
-        let mut oldest: Option<(Position, QueueInfo)> = None;
-        for queue in search(store, |queue| covers(queue, filter))? {
-            let first = first_position(store, &queue).await?;
-            if oldest.as_ref().is_none_or(|(position, _)| first < *position) {
-                oldest = Some((first, queue));
+    /// The next records.
+    pub(super) async fn step(&mut self, store: &Store) -> Result<Batch, StoreError> {
+        match &mut self.reader {
+            // So that waiting costs one comparison.
+            Reader::Log(_) if self.next >= store.durable_end() => {
+                Ok(Batch { records: Vec::new(), at_end: true })
+            }
+            Reader::Log(filter) => {
+                let request = ScanRequest {
+                    from: self.next,
+                    filter: filter.clone(),
+                    records_max: STEP_RECORDS,
+                    bytes_max: STEP_BYTES,
+                };
+                let scanned = store.scan(request).await?;
+                self.next = scanned.next;
+                Ok(Batch { records: scanned.records, at_end: scanned.at_end })
+            }
+            Reader::Queue(queue, offset) => {
+                let request = ReadRequest {
+                    queue: *queue,
+                    from: *offset,
+                    records_max: STEP_RECORDS,
+                    bytes_max: STEP_BYTES,
+                    durable: true,
+                };
+                let read = store.read(request).await?;
+                *offset = read.next;
+                let at_end = read.records.is_empty();
+                // A rule's queue may get records later that were stored before the place to begin.
+                let read = read.records.into_iter().map(|(_, record)| record);
+                let records: Vec<Record> = read.filter(|record| record.position >= self.next).collect();
+                self.next = records.last().map_or(self.next, after);
+                Ok(Batch { records, at_end })
             }
         }
-        let (_, queue) = oldest.ok_or_else(|| no_history(filter))?;
-        let start = start(store, &queue, from).await?;
-        let filter = (!exact(&queue)).then(|| filter.to_owned());
-        Ok(Source { queue, filter, start, _held: None })
     }
 }
 
-fn no_history(filter: &str) -> Problem {
-    let error = format!(
-        "no queue has the history of `{filter}`: nobody has subscribed to it yet, and no rule reads it"
-    );
-    Problem::new(StatusCode::NOT_FOUND, error).hint(
-        "from=latest shows what comes from now on; a persistent session or a rule on the filter keeps its history",
-    )
+/// The position after a record.
+pub(super) fn after(record: &Record) -> Position {
+    Position::new(record.position.shard(), record.position.offset() + u64::from(record.size))
 }
 
-fn covers(queue: &QueueInfo, wanted: &str) -> bool {
-    match &queue.kind {
-        QueueKind::Filter => filter::covers(&queue.name, wanted),
-        QueueKind::Union(filters) => filters.iter().any(|wide| filter::covers(wide, wanted)),
-        QueueKind::Derived => false,
+/// Where to begin, as a position.
+async fn begin(store: &Store, from: From) -> Result<Position, Problem> {
+    match from {
+        From::Earliest => Ok(Position::ZERO),
+        From::Latest => Ok(store.durable_end()),
+        From::Time(time_ms) => Ok(store.position_at(time_ms).await?),
+        From::Position(position) => {
+            let end = store.durable_end();
+            if position > end {
+                let error = format!("from: position {position} is past the log's end, {end}");
+                return Err(Problem::bad_request(error)
+                    .hint("take a position that `tidemill tail` has printed, or from=latest"));
+            }
+            Ok(position)
+        }
     }
 }
 
-/// Some queues for which `wanted` is true.
-fn search(store: &Store, wanted: impl Fn(&QueueInfo) -> bool) -> Result<Vec<QueueInfo>, StoreError> {
-    let (mut found, mut after, mut seen) = (Vec::new(), None, 0);
-    while found.len() < CANDIDATES_MAX && seen < SEARCHED_MAX {
+/// The queue of a name.
+fn named(store: &Store, name: &str) -> Result<Option<QueueInfo>, StoreError> {
+    let (mut after, mut seen) = (None, 0);
+    while seen < SEARCHED_MAX {
         let page = store.queues(after, PAGE)?;
         let Some(last) = page.last() else { break };
         after = Some(last.id);
         seen += page.len();
-        found.extend(page.into_iter().filter(&wanted));
+        if let Some(found) = page.into_iter().find(|queue| queue.name == name) {
+            return Ok(Some(found));
+        }
     }
-    found.truncate(CANDIDATES_MAX);
-    Ok(found)
+    Ok(None)
 }
 
-async fn start(store: &Store, queue: &QueueInfo, from: From) -> Result<u64, StoreError> {
-    match from {
-        From::Earliest => Ok(queue.first),
-        From::Latest => Ok(queue.end),
-        From::Time(time_ms) => store.offset_at(queue.id, time_ms).await,
-        From::Offset(offset) => Ok(offset),
+/// The first entry of a queue at or after a position, as its offset and its record's position; without one, the offset
+/// that such an entry will have. Positions grow with offsets, so a few reads find it among any number.
+pub(in crate::api) async fn first_entry(
+    store: &Store,
+    queue: QueueId,
+    position: Position,
+) -> Result<(u64, Option<Position>), StoreError> {
+    let QueueInfo { first, end, .. } = store.queue(queue)?;
+    let (mut low, mut high, mut found) = (first, end, None);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let request = ReadRequest { queue, from: middle, records_max: 1, bytes_max: 1, durable: true };
+        match store.read(request).await?.records.first() {
+            Some((offset, record)) if record.position < position => low = offset + 1,
+            Some((offset, record)) => {
+                found = Some((*offset, Some(record.position)));
+                high = middle;
+            }
+            // What is there is not durable yet.
+            None => high = middle,
+        }
     }
-}
-
-/// Where the queue's first record stands in the log; the log's end if it has none.
-async fn first_position(store: &Store, queue: &QueueInfo) -> Result<Position, StoreError> {
-    let request =
-        ReadRequest { queue: queue.id, from: queue.first, records_max: 1, bytes_max: 1, durable: true };
-    let read = store.read(request).await?;
-    Ok(read.records.first().map_or_else(|| store.end(), |(_, record)| record.position))
+    Ok(found.unwrap_or((low, None)))
 }

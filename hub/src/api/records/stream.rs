@@ -1,5 +1,6 @@
-//! The lines of an answer: read, encoded and sent a batch at a time, only as fast as the client takes them.
+//! The lines of an answer: read, encoded and sent a step at a time, only as fast as the client takes them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -7,30 +8,39 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{self, Query};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use tidemill_store::{ReadBatch, ReadRequest, StoreError, Watcher};
+use tidemill_store::{Position, Record, StoreError};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::filter;
 use super::params::Params;
-use super::source::Source;
+use super::source::{Source, after};
 use super::view::RecordView;
 use crate::api::State;
 use crate::api::problem::Problem;
 
-/// Records and bytes read in one step.
-const STEP_RECORDS: usize = 256;
-const STEP_BYTES: usize = 256 << 10;
+/// A chunk of lines is sent when it has this many bytes.
+const CHUNK_BYTES: usize = 64 << 10;
+/// How often it is looked whether there is more. Looking costs a comparison; a queue for each stream would make every
+/// message that it matches dearer.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// A longer wait is as good as this one.
+const WAIT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+/// The header that says where the answer begins.
+const NEXT_HEADER: &str = "tidemill-next";
 
 /// One answer while it is being sent. Dropped when the client goes.
 struct Lines {
     state: State,
     source: Source,
-    next: u64,
+    /// What was read and not yet sent.
+    read: std::vec::IntoIter<Record>,
+    /// Whether nothing was there after that.
+    at_end: bool,
+    /// Where to go on from after what was sent.
+    next: Position,
     /// Records still to be sent, if that was limited.
     left: Option<u64>,
     wait: Duration,
-    watcher: Watcher,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -40,21 +50,23 @@ pub(in crate::api) async fn stream(
     params: Result<Query<Params>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(params) = params?;
-    let wait = params.wait()?;
-    let permit = std::sync::Arc::clone(&state.tails).try_acquire_owned().map_err(|_| {
+    let wait = params.wait()?.min(WAIT_MAX);
+    let permit = Arc::clone(&state.tails).try_acquire_owned().map_err(|_| {
         let error =
             format!("{} requests for records are running, and more are not allowed at once", state.tails_max);
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, error).hint("try again later, or raise http.tails_max")
     })?;
     let source = Source::find(&state.store, &params).await?;
-    let headers = [
-        (header::CONTENT_TYPE.as_str(), "application/x-ndjson".to_owned()),
-        ("tidemill-queue", source.queue.id.0.to_string()),
-        ("tidemill-offset", source.start.to_string()),
-    ];
-    let next = source.start;
-    let lines =
-        Lines { state, source, next, left: params.limit, wait, watcher: Watcher::new(), _permit: permit };
+    let next = source.next();
+    let (read, left) = (Vec::new().into_iter(), params.limit);
+    let mut lines = Lines { state, source, read, at_end: false, next, left, wait, _permit: permit };
+    // The first step tells whether a record begins there, while the answer can still be another.
+    lines.step().await.map_err(|error| match error {
+        StoreError::NoRecord(_) => Problem::bad_request(error.to_string()),
+        error => error.into(),
+    })?;
+    let headers =
+        [(header::CONTENT_TYPE.as_str(), "application/x-ndjson".to_owned()), (NEXT_HEADER, next.to_string())];
     let body = futures_util::stream::unfold(lines, |mut lines| async move {
         let chunk = lines.chunk().await?;
         Some((Ok::<_, StoreError>(chunk), lines))
@@ -65,52 +77,52 @@ pub(in crate::api) async fn stream(
 impl Lines {
     /// The next lines; `None` when the answer is complete.
     async fn chunk(&mut self) -> Option<Bytes> {
-        let mut until = Instant::now() + self.wait;
+        let mut until = None;
         loop {
-            if self.left == Some(0) || self.state.stop.is_cancelled() {
+            if self.left == Some(0) {
                 return None;
             }
-            let read = match self.read().await {
-                Ok(read) => read,
-                Err(error) => return self.failed(&error),
-            };
-            if read.records.is_empty() {
-                if !self.more(until).await {
-                    return None;
-                }
-                continue;
+            if self.state.stop.is_cancelled() {
+                return self.broken_off("the hub is stopping");
             }
-            self.next = read.next;
-            let chunk = self.encode(&read);
+            let chunk = self.encode();
             if !chunk.is_empty() {
                 return Some(chunk);
             }
-            // Records came, only none that was asked for.
-            until = Instant::now() + self.wait;
+            if self.at_end {
+                // Only from here on nothing comes; before, much may have been read that the filter leaves out.
+                let until = *until.get_or_insert_with(|| Instant::now() + self.wait);
+                if Instant::now() >= until {
+                    return None;
+                }
+                tokio::select! {
+                    () = tokio::time::sleep_until(until.min(Instant::now() + LOOK_AGAIN)) => {}
+                    () = self.state.stop.cancelled() => continue,
+                }
+            }
+            if let Err(error) = self.step().await {
+                return self.broken_off(&error.to_string());
+            }
         }
     }
 
-    async fn read(&self) -> Result<ReadBatch, StoreError> {
-        let request = ReadRequest {
-            queue: self.source.queue.id,
-            from: self.next,
-            records_max: STEP_RECORDS,
-            bytes_max: STEP_BYTES,
-            durable: true,
-        };
-        self.state.store.read(request).await
+    async fn step(&mut self) -> Result<(), StoreError> {
+        let batch = self.source.step(&self.state.store).await?;
+        self.read = batch.records.into_iter();
+        self.at_end = batch.at_end;
+        Ok(())
     }
 
-    fn encode(&mut self, read: &ReadBatch) -> Bytes {
+    /// Lines of what was read, as many as go into one chunk.
+    fn encode(&mut self) -> Bytes {
         let mut chunk = Vec::new();
-        for (offset, record) in &read.records {
-            if self.left == Some(0) {
+        while chunk.len() < CHUNK_BYTES && self.left != Some(0) {
+            let Some(record) = self.read.next() else {
+                self.next = self.source.next();
                 break;
-            }
-            if self.source.filter.as_ref().is_some_and(|filter| !filter::matches(filter, &record.topic)) {
-                continue;
-            }
-            let view = RecordView::new(record).at(self.source.queue.id, *offset);
+            };
+            self.next = after(&record);
+            let view = RecordView::new(&record).followed_by(self.next);
             if serde_json::to_writer(&mut chunk, &view).is_ok() {
                 chunk.push(b'\n');
                 self.left = self.left.map(|left| left - 1);
@@ -119,29 +131,10 @@ impl Lines {
         chunk.into()
     }
 
-    /// Waits for the queue to grow; whether it did.
-    async fn more(&self, until: Instant) -> bool {
-        let queue = self.source.queue.id;
-        if self.wait.is_zero() || self.state.store.watch(queue, self.next, true, &self.watcher, 0).is_err() {
-            return false;
-        }
-        tokio::select! {
-            _ = self.watcher.ready() => true,
-            () = tokio::time::sleep_until(until) => false,
-            () = self.state.stop.cancelled() => false,
-        }
-    }
-
-    /// The head of the answer has gone out, so an error can only be its last line.
-    fn failed(&mut self, error: &StoreError) -> Option<Bytes> {
+    /// The head of the answer has gone out, so why it ends early can only be its last line.
+    fn broken_off(&mut self, error: &str) -> Option<Bytes> {
         self.left = Some(0);
-        let line = serde_json::json!({ "error": error.to_string(), "offset": self.next });
+        let line = serde_json::json!({ "error": error, "next": self.next.to_string() });
         Some(Bytes::from(format!("{line}\n")))
-    }
-}
-
-impl Drop for Lines {
-    fn drop(&mut self) {
-        self.state.store.unwatch(self.source.queue.id, &self.watcher);
     }
 }

@@ -4,19 +4,17 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use tidemill_rules::Message;
-use tidemill_store::{QueueId, Record};
+use tidemill_store::{Position, Record};
 
 use crate::message;
 
 /// A record as the API shows it.
 #[derive(Clone, Debug, Serialize)]
 pub(in crate::api) struct RecordView {
-    /// The queue it was read from, and its offset there.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    queue: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    offset: Option<u64>,
     position: String,
+    /// The position after it, to go on from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
     /// When it was stored.
     time: String,
     topic: String,
@@ -47,9 +45,8 @@ impl RecordView {
     pub(in crate::api) fn new(record: &Record) -> Self {
         let text = std::str::from_utf8(&record.payload).ok().map(str::to_owned);
         let mut view = RecordView {
-            queue: None,
-            offset: None,
             position: record.position.to_string(),
+            next: None,
             time: rfc3339(record.time_ms),
             topic: record.topic.to_string(),
             client: String::new(),
@@ -80,10 +77,9 @@ impl RecordView {
             properties.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     }
 
-    /// The same, with where it was read.
-    pub(in crate::api) fn at(mut self, queue: QueueId, offset: u64) -> Self {
-        self.queue = Some(queue.0);
-        self.offset = Some(offset);
+    /// The same, with where to go on after it.
+    pub(super) fn followed_by(mut self, next: Position) -> Self {
+        self.next = Some(next.to_string());
         self
     }
 }

@@ -1,0 +1,37 @@
+//! [`limits`]: every bound that a configuration sets, for `/metrics`.
+
+use std::sync::Arc;
+
+use crate::config::Config;
+
+/// Bounds by their names in the configuration. Bytes, seconds, or a number of things. Cheap to clone.
+pub(super) type Limits = Arc<[(&'static str, f64)]>;
+
+/// The bounds of a configuration. 0 for a time of `mqtt` is no bound.
+#[must_use]
+pub fn limits(config: &Config) -> Limits {
+    let (log, mqtt, http) = (&config.store, &config.mqtt, &config.http);
+    Arc::new([
+        ("log.segment_bytes", log.segment_bytes as f64),
+        ("log.tail_cache_bytes", log.tail_cache_bytes as f64),
+        ("log.append_queue_bytes", log.append_queue_bytes as f64),
+        ("log.index_buffer_bytes", log.index_buffer_bytes as f64),
+        ("log.record_bytes_max", f64::from(log.record_bytes_max)),
+        ("log.checkpoint_interval", log.checkpoint_interval.as_secs_f64()),
+        ("log.async_flush_interval", log.async_flush_interval.as_secs_f64()),
+        ("mqtt.connections_max", mqtt.connections_max as f64),
+        ("mqtt.connect_timeout", mqtt.connect_timeout.as_secs_f64()),
+        ("mqtt.keep_alive_max", mqtt.keep_alive_max.as_secs_f64()),
+        ("mqtt.packet_bytes_max", mqtt.packet_bytes_max as f64),
+        ("mqtt.payload_bytes_max", mqtt.payload_bytes_max as f64),
+        ("mqtt.topic_levels_max", mqtt.topic_levels_max as f64),
+        ("mqtt.subscriptions_per_session_max", mqtt.subscriptions_per_session_max as f64),
+        ("mqtt.session_expiry_max", mqtt.session_expiry_max.as_secs_f64()),
+        ("mqtt.receive_maximum", f64::from(mqtt.receive_maximum)),
+        ("mqtt.inflight_max", f64::from(mqtt.inflight_max)),
+        ("mqtt.out_buffer_bytes_max", mqtt.out_buffer_bytes_max as f64),
+        ("mqtt.topic_alias_max", f64::from(mqtt.topic_alias_max)),
+        ("http.connections_max", http.connections_max as f64),
+        ("http.tails_max", http.tails_max as f64),
+    ])
+}
