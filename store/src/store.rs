@@ -605,11 +605,11 @@ impl Store {
     }
 
     /// Writes dead letters of the consumer `owner` as durably as the store promises. There is one for each record: a later
-    /// one replaces it.
+    /// one replaces it. How many the owner has then.
     ///
     /// # Errors
     /// The database cannot be written.
-    pub async fn put_dead_letters(&self, owner: &str, letters: Vec<DeadLetter>) -> Result<()> {
+    pub async fn put_dead_letters(&self, owner: &str, letters: Vec<DeadLetter>) -> Result<u64> {
         let owner = owner.to_owned();
         self.run(move |shared| shared.meta.put_dead_letters(&owner, &letters)).await
     }

@@ -42,7 +42,11 @@ fn explained(told: &Value) -> String {
         text(record, "time")
     );
     let _ = writeln!(out, "event id {}", text(told, "event_id"));
-    for rule in list(told, "rules") {
+    let rules = list(told, "rules");
+    if rules.is_empty() {
+        out.push_str("the hub has no rules; only MQTT subscribers can get it\n");
+    }
+    for rule in rules {
         let _ = writeln!(
             out,
             "rule {}: {}: {}",

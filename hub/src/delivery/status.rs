@@ -91,8 +91,8 @@ impl TargetStatus {
         self.retries.fetch_add(events, Relaxed);
     }
 
-    pub(super) fn buried(&self, events: u64) {
-        self.dead_letters.fetch_add(events, Relaxed);
+    pub(super) fn buried(&self, dead_letters: u64) {
+        self.dead_letters.store(dead_letters, Relaxed);
     }
 
     pub(super) fn moved(&self, cursor: u64) {

@@ -188,9 +188,9 @@ impl Delivery {
         while let Some(first) = batch.dead().first() {
             let (count, reason) = (batch.dead().len(), first.error.clone());
             match self.plan.store.put_dead_letters(&self.plan.key.owner, batch.dead().to_vec()).await {
-                Ok(()) => {
+                Ok(in_all) => {
                     batch.buried();
-                    self.plan.status.buried(count as u64);
+                    self.plan.status.buried(in_all);
                     let (rule, target, destination) = self.plan.names();
                     error!(
                         rule,

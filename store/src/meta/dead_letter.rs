@@ -67,7 +67,7 @@ impl Meta {
         Ok(count)
     }
 
-    pub(crate) fn put_dead_letters(&self, owner: &str, letters: &[DeadLetter]) -> Result<()> {
+    pub(crate) fn put_dead_letters(&self, owner: &str, letters: &[DeadLetter]) -> Result<u64> {
         let mut counts = self.dead_letters.lock();
         let mut count = match counts.get(owner) {
             Some(count) => *count,
@@ -82,7 +82,7 @@ impl Meta {
         }
         self.write(batch)?;
         counts.insert(owner.to_owned(), count);
-        Ok(())
+        Ok(count)
     }
 
     pub(crate) fn dead_letters(
