@@ -6,7 +6,7 @@
 //!
 //! # Layout
 //! - `api`: requests and answers; `record`, `position`, `error`, `watch`: the other words of the interface
-//! - `store`: the handle; `open`: recovery and start of the threads; `shared`: what the threads have in common
+//! - `store`: the handle; `queues`: its queues, made and deleted; `open`: recovery and start of the threads; `shared`: what the threads have in common
 //! - `log/`: segments, the thread that appends and the one that syncs, recovery
 //! - `queue/`: topic filters, index entries, RocksDB, checkpoints
 //! - `meta/`: catalogue, cursors, documents, retained pointers, dead letters; `catalogue`: its view in memory
@@ -22,6 +22,7 @@ mod open;
 mod pool;
 mod position;
 mod queue;
+mod queues;
 mod record;
 mod shared;
 mod store;
