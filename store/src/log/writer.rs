@@ -232,7 +232,7 @@ fn note_space(log: &Log, error: Option<&StoreError>) {
             }
             log.set_full(Some(error.clone()));
         }
-        Some(_) => {}
+        Some(error) => tracing::error!(%error, "records could not be appended"),
         None => {
             if was_full {
                 tracing::warn!("there is room again; records are taken");

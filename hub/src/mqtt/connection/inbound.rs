@@ -4,7 +4,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use futures_util::FutureExt;
 use tidemill_store::{Appended, Receipt, StoreError};
-use tracing::{error, warn};
+use tracing::debug;
 
 use super::super::codec::{
     Ack, AckProperties, Disconnect, Packet, PacketId, Publish, Qos, ReasonCode, Version, topic,
@@ -254,7 +254,7 @@ impl Connection {
     /// The last batch was not taken: what is owed for it says so, in its turn.
     fn fail_last(&mut self, error: &StoreError) -> Result<(), Close> {
         let reason = reason_of(error);
-        warn!(client = &*self.session.client, %error, "messages were not stored");
+        debug!(client = &*self.session.client, %error, "messages were not stored");
         if self.version == Version::V311 {
             if let Some(failed) = self.pending.pop_back() {
                 self.pending_acks -= failed.acks.len();
@@ -289,7 +289,8 @@ impl Connection {
                 ReasonCode::SUCCESS
             }
             Err(error) => {
-                error!(client = &*self.session.client, %error, "messages were not stored");
+                // The store itself says, once, that it refuses records and why.
+                debug!(client = &*self.session.client, %error, "messages were not stored");
                 let reason = reason_of(&error);
                 if self.version == Version::V311 {
                     self.forget(&first.acks);
