@@ -10,10 +10,12 @@
 //! - `log/`: segments, the thread that appends and the one that syncs, recovery
 //! - `queue/`: topic filters, index entries, RocksDB, checkpoints
 //! - `meta/`: catalogue, cursors, documents, retained pointers, dead letters; `catalogue`: its view in memory
-//! - `directory`: the data directory's lock and format; `pool`: threads for what blocks
+//! - `directory`: the data directory's lock and format; `pool`: threads for what blocks;
+//!   `database`: what both RocksDB databases have alike
 
 pub mod api;
 mod catalogue;
+mod database;
 mod directory;
 mod error;
 mod log;

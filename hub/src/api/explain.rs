@@ -16,10 +16,6 @@ use crate::flow::View;
 use crate::identity::EventIds;
 use crate::message;
 
-/// Dead letters looked through in one step, and in all for one target.
-const LETTERS_PAGE: usize = 1000;
-const LETTERS_MAX: usize = 100_000;
-
 /// What may be asked.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -213,25 +209,14 @@ async fn follow(
     Ok(TargetVerdict { target: target.name.clone(), destination: target.describe.clone(), verdict, reason })
 }
 
-/// The dead letter of a record, among the first [`LETTERS_MAX`] of an owner.
+/// The dead letter of a record, if an owner gave it up.
 async fn dead_letter(
     store: &Store,
     owner: &str,
     position: Position,
 ) -> Result<Option<DeadLetter>, StoreError> {
-    let (mut from, mut seen) = (0, 0);
-    while seen < LETTERS_MAX {
-        let page = store.dead_letters(owner, from, LETTERS_PAGE).await?;
-        let Some((last, _)) = page.last() else { break };
-        from = last + 1;
-        seen += page.len();
-        let found =
-            page.into_iter().map(|(_, letter)| letter).find(|letter| letter.pointer.position == position);
-        if found.is_some() {
-            return Ok(found);
-        }
-    }
-    Ok(None)
+    let page = store.dead_letters(owner, position.to_u64(), 1).await?;
+    Ok(page.into_iter().map(|(_, letter)| letter).find(|letter| letter.pointer.position == position))
 }
 
 /// The offset of a record's entry in a queue, if it has one there.

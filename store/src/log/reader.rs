@@ -27,21 +27,17 @@ impl Log {
         let mut rest = pointers;
         while let Some(first) = rest.first() {
             let start = first.position.offset();
-            let segment = {
+            let (segment, limit) = {
                 let segments = self.segments.read();
-                let index = segments.partition_point(|s| s.first <= start).checked_sub(1);
-                index.and_then(|i| segments.get(i)).cloned()
+                let next = segments.partition_point(|s| s.first <= start);
+                let segment = next.checked_sub(1).and_then(|i| segments.get(i)).cloned();
+                (segment, segments.get(next).map_or(u64::MAX, |s| s.first))
             };
             let Some(segment) = segment else {
                 return Err(StoreError::Corrupt {
                     position: first.position,
                     what: "the log does not reach back to it".into(),
                 });
-            };
-            let limit = {
-                let segments = self.segments.read();
-                let next = segments.partition_point(|s| s.first <= start);
-                segments.get(next).map_or(u64::MAX, |s| s.first)
             };
             let mut end = start + u64::from(first.size);
             let mut count = 1;

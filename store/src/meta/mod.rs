@@ -14,12 +14,9 @@ use std::path::Path;
 
 use foldhash::HashMap;
 use parking_lot::Mutex;
-use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, Options, ReadOptions, WriteBatch,
-    WriteOptions,
-};
+use rocksdb::{DB, DBRawIterator, ReadOptions, WriteBatch, WriteOptions};
 
-use crate::{Flush, Result, StoreError};
+use crate::{Flush, Result, StoreError, database};
 
 /// First byte of each type of key.
 mod prefix {
@@ -53,17 +50,8 @@ fn bad_value(what: &'static str, key: &[u8]) -> StoreError {
 
 impl Meta {
     pub(crate) fn open(path: &Path, flush: Flush) -> Result<Self> {
-        let mut options = Options::default();
-        options.create_if_missing(true);
-        options.set_compression_type(DBCompressionType::Lz4);
-        options.set_write_buffer_size(8 << 20);
+        let mut options = database::options();
         options.set_max_total_wal_size(32 << 20);
-        options.set_max_open_files(256);
-        options.set_keep_log_file_num(2);
-        let mut table = BlockBasedOptions::default();
-        table.set_block_cache(&Cache::new_lru_cache(8 << 20));
-        table.set_bloom_filter(10.0, false);
-        options.set_block_based_table_factory(&table);
         let db = DB::open(&options, path).map_err(database_error)?;
         let meta = Meta { db, flush, dead_letters: Mutex::default(), queue_ids: Mutex::default() };
         meta.load_next_queue()?;

@@ -7,17 +7,14 @@
 use std::path::Path;
 
 use bytes::Buf;
-use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, FlushOptions, Options, ReadOptions, WriteBatch,
-    WriteOptions,
-};
+use rocksdb::{DB, FlushOptions, ReadOptions, WriteBatch, WriteOptions};
 
 use super::block;
 use super::block_key::BlockKey;
 use super::table::Snapshot;
 use crate::log::SHARD;
 use crate::meta::cursor;
-use crate::{CursorKey, CursorPlace, Pointer, QueueId, Result, StoreError};
+use crate::{CursorKey, CursorPlace, Pointer, QueueId, Result, StoreError, database};
 
 /// Key of the checkpoint.
 const CHECKPOINT: &[u8] = &[2];
@@ -47,17 +44,8 @@ fn bad_block(key: BlockKey, what: &str) -> StoreError {
 
 impl Index {
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let mut options = Options::default();
-        options.create_if_missing(true);
-        options.set_compression_type(DBCompressionType::Lz4);
-        options.set_write_buffer_size(8 << 20);
+        let mut options = database::options();
         options.set_max_write_buffer_number(3);
-        options.set_max_open_files(256);
-        options.set_keep_log_file_num(2);
-        let mut table = BlockBasedOptions::default();
-        table.set_block_cache(&Cache::new_lru_cache(8 << 20));
-        table.set_bloom_filter(10.0, false);
-        options.set_block_based_table_factory(&table);
         let db = DB::open(&options, path).map_err(database_error)?;
         Ok(Index { db })
     }
