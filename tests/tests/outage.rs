@@ -60,7 +60,7 @@ async fn kafka_down_is_lag_and_nothing_else() {
     );
     report!(
         "outage",
-        "while catching up at most {:.1} MiB, mapped pages of the log included; growth of the hub's own {:.1} MiB",
+        "while catching up at most {:.1} MiB, pages of files included; growth of the hub's own {:.1} MiB",
         mib(after.resident_kib),
         mib(growth_after)
     );
