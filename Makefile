@@ -14,7 +14,8 @@ TIDEMILL := $(TARGET_DIR)/release/tidemill
 LOCKED := $(if $(CI),--locked)
 FLAGS := --release --workspace $(LOCKED)
 
-# Passed on: make demo DEMO_ARGS="--for 20s --outage 5s", make test TEST_ARGS="--test kill"
+# Passed on: make demo DEMO_ARGS="--for 20s --outage 5s", make test TEST_ARGS="--test kill", make bench-store BENCH_ARGS=--quick
+BENCH_ARGS ?=
 DEMO_ARGS ?=
 TEST_ARGS ?=
 
@@ -28,6 +29,10 @@ help: ## this list
 .PHONY: demo
 demo: build ## install what is missing, build, and run the demo: 1,000 vehicles into one hub (DEMO_ARGS)
 	@$(TIDEMILL) demo $(DEMO_ARGS)
+
+.PHONY: bench-store
+bench-store: build ## build, and measure the store beside what this machine's disk can do: some 20 minutes (BENCH_ARGS)
+	@$(TIDEMILL) bench store $(BENCH_ARGS)
 
 .PHONY: test
 test: bootstrap-test ## install what is missing, build, and run all tests, also against real servers (TEST_ARGS)

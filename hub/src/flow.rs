@@ -41,7 +41,7 @@ impl View {
     /// Records that the router has still to look at.
     #[must_use]
     pub fn router_lag(&self, store: &Store) -> u64 {
-        let end = store.queue(self.queues.union.id).map_or(0, |queue| queue.end);
+        let end = store.queue_end(self.queues.union.id).unwrap_or_default();
         end.saturating_sub(self.router.snapshot().cursor)
     }
 

@@ -14,8 +14,10 @@
 //! - `telemetry`: logs
 //! - `cli`: the commands
 //! - `demo`: a simulated fleet, and an exact account of what arrived
+//! - `bench`: what the store does on this machine, beside what the machine can do
 
 pub mod api;
+mod bench;
 pub mod cli;
 pub mod client;
 pub mod config;

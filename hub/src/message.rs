@@ -296,12 +296,14 @@ mod tests {
     fn stored(new: NewRecord, time_ms: i64) -> Record {
         Record {
             position: Position::ZERO,
+            sequence: 0,
             time_ms,
             topic: new.topic,
             properties: new.properties,
             payload: new.payload,
             attributes: new.attributes,
             retain: new.retain,
+            kept: false,
             size: 0,
         }
     }

@@ -167,7 +167,22 @@ fn serve_publish_tail_why_reload_and_stop() {
     assert!(stderr(&second).contains("in use by another process"), "{}", stderr(&second));
     assert_eq!(hub.end(), Some(0));
     let hub = Hub::start(dir.path());
+    let used = run(dir.path(), &["store", "verify"]);
+    assert_eq!(used.status.code(), Some(1));
+    assert!(stderr(&used).contains("in use by another process"), "{}", stderr(&used));
     assert_eq!(hub.end(), Some(0), "it starts again in the same place");
+
+    let store = |args: &[&str]| run(dir.path(), &[&["store"], args].concat());
+    let verified = store(&["verify"]);
+    assert_eq!(verified.status.code(), Some(0), "{}{}", stdout(&verified), stderr(&verified));
+    assert!(stdout(&verified).ends_with("all well\n"), "{}", stdout(&verified));
+    assert!(stdout(&store(&["rebuild-index"])).starts_with("derived "));
+    assert_eq!(store(&["verify"]).status.code(), Some(0));
+    assert!(stdout(&store(&["stats", "--json"])).contains("\"index_bytes\""));
+    assert_eq!(stdout(&store(&["dump", position, "--raw"])), r#"{"temp":11}"#);
+    let missing = store(&["stats", "--data-dir", "nowhere"]);
+    assert!(stderr(&missing).contains("no data directory"), "{}", stderr(&missing));
+    assert!(!dir.path().join("nowhere").exists());
 }
 
 #[test]
@@ -233,6 +248,15 @@ fn an_outage_longer_than_the_demo_is_refused() {
     let refused = run(dir.path(), &["demo", "--for", "1s", "--outage", "2s"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(stderr(&refused).contains("--outage 2s is longer than the demo (1s)"), "{}", stderr(&refused));
+}
+
+#[test]
+fn an_unknown_row_of_the_bench_is_told_with_all_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = run(dir.path(), &["bench", "store", "--rows", "append,fast"]);
+    assert_eq!(refused.status.code(), Some(2));
+    let told = stderr(&refused);
+    assert!(told.contains("'fast'") && told.contains("append, sync,") && told.contains("cursors"), "{told}");
 }
 
 #[test]

@@ -99,10 +99,11 @@ fn the_configuration_shows_every_key_at_its_default() {
             text.split(&format!("\n{section}:\n")).nth(1).unwrap_or_else(|| panic!("no `{section}:`"));
         let below = below.split("\n\n").next().unwrap_or_default();
         for key in fields(&default) {
-            // Two settings of the store stand outside of `log`.
+            // Three settings of the store stand outside of `log`.
             let (within, line) = match key {
                 "dir" => (text.as_str(), "data_dir: ".to_owned()),
                 "flush" => (text.as_str(), "flush: ".to_owned()),
+                "streams" => (text.as_str(), "streams: ".to_owned()),
                 key => (below, format!("  {key}: ")),
             };
             assert!(within.lines().any(|given| given.starts_with(&line)), "`{section}.{key}` is missing");

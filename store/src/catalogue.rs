@@ -1,96 +1,522 @@
-//! [`Catalogue`]: which queues there are, by name and by number, and who refers to them.
+//! The thread that owns the catalogue: queues are found, made and deleted here, what waits in its mailbox as one change: one
+//! message to the log writer, one durable write.
 
-use std::collections::BTreeMap;
+use std::time::Instant;
 
 use foldhash::HashMap;
-use parking_lot::RwLock;
+use smallvec::SmallVec;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::QueueId;
-use crate::meta::catalogue::{Entry, Kind};
+use crate::log::writer::Command;
+use crate::meta::catalogue::{Entry, Kind, Past};
+use crate::queue::table::{Fill, SlotIndex};
+use crate::shared::SharedRef;
+use crate::{History, Keep, QueueId, QueueInfo, QueueKind, Result, StoreError};
 
-/// The catalogue in memory. Changes to it are made one at a time, under [`Catalogue::changes`].
+/// Changes carried out together.
+const BATCH_CHANGES: usize = 256;
+
+/// A change of the catalogue, and who waits for it.
 #[derive(Debug)]
-pub(crate) struct Catalogue {
-    state: RwLock<State>,
-    pub(crate) changes: tokio::sync::Mutex<()>,
+pub(crate) enum Change {
+    /// Finds or makes queues. Answers in the same order.
+    Open { queues: Vec<OpenQueue>, reply: oneshot::Sender<Result<Vec<QueueInfo>>> },
+    /// Gives references back.
+    Release { queues: Vec<QueueId>, reply: oneshot::Sender<Result<()>> },
+    /// Deletes a queue, whoever refers to it.
+    Delete { queue: QueueId, reply: oneshot::Sender<Result<()>> },
+    /// Gives up on queues nobody refers to; answers how many there are.
+    Sweep { reply: oneshot::Sender<Result<usize>> },
+    /// The queue has its history.
+    Filled { queue: QueueId, reply: oneshot::Sender<Result<()>> },
+    /// Deletes what nobody has referred to for long enough.
+    Expire,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    entries: BTreeMap<QueueId, Entry>,
-    names: HashMap<(Kind, String), QueueId>,
-    references: HashMap<QueueId, u64>,
+/// A queue that should be there.
+#[derive(Debug, Clone)]
+pub(crate) struct OpenQueue {
+    pub(crate) kind: Kind,
+    pub(crate) name: String,
+    pub(crate) filters: Vec<String>,
+    pub(crate) keep: Keep,
+    pub(crate) history: History,
+    /// Takes a reference.
+    pub(crate) refer: bool,
 }
+
+/// Names of live queues: they are in no database.
+#[derive(Debug, Default)]
+pub(crate) struct LiveNames {
+    by_name: HashMap<String, QueueId>,
+    by_id: HashMap<QueueId, String>,
+}
+
+impl LiveNames {
+    fn insert(&mut self, name: &str, id: QueueId) {
+        self.by_name.insert(name.to_owned(), id);
+        self.by_id.insert(id, name.to_owned());
+    }
+
+    fn remove(&mut self, id: QueueId) -> Option<String> {
+        let name = self.by_id.remove(&id)?;
+        self.by_name.remove(&name);
+        Some(name)
+    }
+}
+
+/// A live queue as the catalogue would have it.
+fn live_entry(id: QueueId, name: &str) -> Entry {
+    Entry {
+        id,
+        kind: Kind::Filter,
+        name: name.to_owned(),
+        base: 0,
+        past: None,
+        routes: vec![(name.to_owned(), 0)],
+    }
+}
+
+/// The queue, as the catalogue has it.
+pub(crate) fn entry(shared: &SharedRef, id: QueueId) -> Result<Entry> {
+    if let Some(name) = shared.live_names.read().by_id.get(&id) {
+        return Ok(live_entry(id, name));
+    }
+    shared.meta.queue(id)?.ok_or(StoreError::NoQueue(id))
+}
+
+/// Up to `limit` queues by number after `after`.
+pub(crate) fn page(shared: &SharedRef, after: Option<QueueId>, limit: usize) -> Result<Vec<Entry>> {
+    let mut found = shared.meta.queues(after, limit)?;
+    let names = shared.live_names.read();
+    let live = names.by_id.iter().filter(|(id, _)| after.is_none_or(|after| **id > after));
+    found.extend(live.map(|(id, name)| live_entry(*id, name)));
+    drop(names);
+    found.sort_unstable_by_key(|entry| entry.id);
+    found.truncate(limit);
+    Ok(found)
+}
+
+/// A queue as it stands. Reads the index.
+pub(crate) fn info(shared: &SharedRef, entry: Entry) -> Result<QueueInfo> {
+    let end = shared.table.read().end(entry.id).ok_or(StoreError::NoQueue(entry.id))?;
+    let first = shared.first(entry.id)?.min(end);
+    let live = shared.table.read().fill(entry.id) == Some(Fill::Live);
+    Ok(described(entry, (first, end), live))
+}
+
+fn described(entry: Entry, (first, end): (u64, u64), live: bool) -> QueueInfo {
+    let kind = match entry.kind {
+        Kind::Filter => QueueKind::Filter,
+        Kind::Union => QueueKind::Union(entry.routes.into_iter().map(|(filter, _)| filter).collect()),
+        Kind::Derived => QueueKind::Derived,
+    };
+    QueueInfo { id: entry.id, kind, name: entry.name, first, end, live }
+}
+
+/// The thread's own state.
+pub(crate) struct Catalogue {
+    shared: SharedRef,
+    mailbox: mpsc::Receiver<Change>,
+    writer: mpsc::Sender<Command>,
+    /// Queues nobody refers to, and since when.
+    idle: HashMap<QueueId, Instant>,
+}
+
+/// What became of one queue of an [`Change::Open`].
+struct Opened {
+    entry: Entry,
+    refer: bool,
+    /// Its index need not be looked at.
+    is_new: bool,
+}
+
+/// What a batch of opens changes.
+#[derive(Default)]
+struct Changes {
+    /// Queues that are new in the catalogue's database, or changed.
+    rows: HashMap<QueueId, Entry>,
+    /// What was there before, of those that were.
+    before: HashMap<QueueId, Entry>,
+    /// Queues that exist only since this batch, by name.
+    made: HashMap<(Kind, String), QueueId>,
+    made_live: Vec<(QueueId, String)>,
+    promoted: Vec<QueueId>,
+    added: Vec<(QueueId, String, SlotIndex)>,
+    removed: Vec<(String, SlotIndex)>,
+}
+
+type OpenReply = oneshot::Sender<Result<Vec<QueueInfo>>>;
 
 impl Catalogue {
-    pub(crate) fn new(entries: Vec<Entry>) -> Self {
-        let catalogue = Catalogue { state: RwLock::default(), changes: tokio::sync::Mutex::default() };
-        for entry in entries {
-            catalogue.insert(entry);
-        }
-        catalogue
+    pub(crate) fn new(
+        shared: SharedRef,
+        mailbox: mpsc::Receiver<Change>,
+        writer: mpsc::Sender<Command>,
+    ) -> Self {
+        Catalogue { shared, mailbox, writer, idle: HashMap::default() }
     }
 
-    pub(crate) fn insert(&self, entry: Entry) {
-        let mut state = self.state.write();
-        state.names.insert((entry.kind, entry.name.clone()), entry.id);
-        state.entries.insert(entry.id, entry);
-    }
-
-    pub(crate) fn remove(&self, id: QueueId) {
-        let mut state = self.state.write();
-        if let Some(entry) = state.entries.remove(&id) {
-            state.names.remove(&(entry.kind, entry.name));
-        }
-        state.references.remove(&id);
-    }
-
-    pub(crate) fn by_name(&self, kind: Kind, name: &str) -> Option<Entry> {
-        let state = self.state.read();
-        let id = state.names.get(&(kind, name.to_owned()))?;
-        state.entries.get(id).cloned()
-    }
-
-    pub(crate) fn get(&self, id: QueueId) -> Option<Entry> {
-        self.state.read().entries.get(&id).cloned()
-    }
-
-    /// Entries by number after `after`.
-    pub(crate) fn page(&self, after: Option<QueueId>, limit: usize) -> Vec<Entry> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let state = self.state.read();
-        let from = after.map_or(Unbounded, Excluded);
-        state.entries.range((from, Unbounded)).take(limit).map(|(_, entry)| entry.clone()).collect()
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.state.read().entries.len()
-    }
-
-    pub(crate) fn refer(&self, id: QueueId) {
-        *self.state.write().references.entry(id).or_default() += 1;
-    }
-
-    /// Gives a reference back; whether it was the last.
-    pub(crate) fn release(&self, id: QueueId) -> bool {
-        let mut state = self.state.write();
-        match state.references.get_mut(&id) {
-            Some(count) if *count > 1 => {
-                *count -= 1;
-                false
+    /// Runs until the store is closed or dropped.
+    pub(crate) fn run(mut self) {
+        while let Some(first) = self.mailbox.blocking_recv() {
+            let mut opens = Vec::new();
+            let mut releases = Vec::new();
+            let mut next = Some(first);
+            let mut taken = 0;
+            while let Some(change) = next {
+                taken += 1;
+                // What is of one kind is carried out together, as long as the order among kinds is kept.
+                match change {
+                    Change::Open { queues, reply } => {
+                        self.release(&mut releases);
+                        opens.push((queues, reply));
+                    }
+                    Change::Release { queues, reply } => {
+                        self.open(&mut opens);
+                        releases.push((queues, reply));
+                    }
+                    other => {
+                        self.open(&mut opens);
+                        self.release(&mut releases);
+                        self.change(other);
+                    }
+                }
+                next = if taken < BATCH_CHANGES { self.mailbox.try_recv().ok() } else { None };
             }
-            Some(_) => {
-                state.references.remove(&id);
-                true
-            }
-            None => false,
+            self.open(&mut opens);
+            self.release(&mut releases);
         }
     }
 
-    /// Filter queues without a reference.
-    pub(crate) fn unreferenced(&self) -> Vec<QueueId> {
-        let state = self.state.read();
-        let filters = state.entries.values().filter(|entry| entry.kind == Kind::Filter);
-        filters.map(|entry| entry.id).filter(|id| !state.references.contains_key(id)).collect()
+    fn change(&mut self, change: Change) {
+        // Whoever went away does not need the answer.
+        match change {
+            Change::Delete { queue, reply } => drop(reply.send(self.delete_one(queue))),
+            Change::Sweep { reply } => drop(reply.send(self.sweep())),
+            Change::Filled { queue, reply } => drop(reply.send(self.filled(queue))),
+            Change::Expire => self.expire(),
+            Change::Open { .. } | Change::Release { .. } => {}
+        }
+    }
+
+    fn open(&mut self, opens: &mut Vec<(Vec<OpenQueue>, OpenReply)>) {
+        if opens.is_empty() {
+            return;
+        }
+        let (wanted, replies): (Vec<_>, Vec<_>) = std::mem::take(opens).into_iter().unzip();
+        let mut changes = Changes::default();
+        let planned: Vec<Result<Vec<Opened>>> = wanted
+            .into_iter()
+            .map(|queues| queues.into_iter().map(|queue| self.plan(queue, &mut changes)).collect())
+            .collect();
+        let failed = self.carry_out(changes).err();
+        for (opened, reply) in planned.into_iter().zip(replies) {
+            let answer = match &failed {
+                Some(error) => Err(error.clone()),
+                None => {
+                    opened.and_then(|opened| opened.into_iter().map(|opened| self.opened(opened)).collect())
+                }
+            };
+            if let Err(Ok(infos)) = reply.send(answer) {
+                // The caller went away: nobody else will give its references back.
+                let taken =
+                    infos.into_iter().filter(|info| info.kind == QueueKind::Filter).map(|info| info.id);
+                let _ = self.let_go(taken);
+            }
+        }
+    }
+
+    fn opened(&mut self, opened: Opened) -> Result<QueueInfo> {
+        let id = opened.entry.id;
+        if opened.refer {
+            self.shared.table.write().refer(id);
+            self.idle.remove(&id);
+        }
+        if opened.is_new {
+            let live = self.shared.table.read().fill(id) == Some(Fill::Live);
+            let base = opened.entry.base;
+            return Ok(described(opened.entry, (base, base), live));
+        }
+        info(&self.shared, opened.entry)
+    }
+
+    /// Finds a queue or prepares that it is made.
+    fn plan(&mut self, wanted: OpenQueue, changes: &mut Changes) -> Result<Opened> {
+        let OpenQueue { kind, name, filters, keep, history, refer } = wanted;
+        let opened = |entry, is_new| Ok(Opened { entry, refer, is_new });
+        let known = self.find(kind, &name, changes)?;
+        let durable = kind != Kind::Filter || keep == Keep::Durable;
+        match known {
+            Some(entry) if kind == Kind::Filter => {
+                let is_live = self.shared.table.read().fill(entry.id) == Some(Fill::Live);
+                if is_live && durable && !changes.promoted.contains(&entry.id) {
+                    changes.promoted.push(entry.id);
+                    changes.made.insert((kind, name), entry.id);
+                    changes.rows.insert(entry.id, entry.clone());
+                }
+                opened(entry, false)
+            }
+            Some(before) => opened(self.reroute(before, &filters, changes)?, false),
+            None => {
+                let id = QueueId(self.shared.meta.new_queues(1)?);
+                let fill = match (kind, durable) {
+                    (Kind::Derived, _) => Fill::Derived,
+                    (_, true) => Fill::Routed,
+                    (_, false) => Fill::Live,
+                };
+                let since_ms = match history {
+                    History::None => None,
+                    History::Earliest => Some(i64::MIN),
+                    History::Since(time_ms) => Some(time_ms),
+                };
+                let past = since_ms.filter(|_| durable).map(|since_ms| Past { since_ms, filled: false });
+                let base = if past.is_some() { self.shared.room_for_history() } else { 0 };
+                let index = self.shared.table.write().insert(id, fill, base);
+                self.shared.alive.insert(id);
+                changes.added.extend(filters.iter().map(|filter| (id, filter.clone(), index)));
+                let routes = filters.into_iter().map(|filter| (filter, 0)).collect();
+                let entry = Entry { id, kind, name: name.clone(), base, past, routes };
+                changes.made.insert((kind, name.clone()), id);
+                if durable {
+                    changes.rows.insert(id, entry.clone());
+                } else {
+                    changes.made_live.push((id, name));
+                }
+                opened(entry, true)
+            }
+        }
+    }
+
+    fn find(&self, kind: Kind, name: &str, changes: &Changes) -> Result<Option<Entry>> {
+        if let Some(id) = changes.made.get(&(kind, name.to_owned())) {
+            let row = changes.rows.get(id).cloned();
+            return Ok(Some(row.unwrap_or_else(|| live_entry(*id, name))));
+        }
+        if kind == Kind::Filter
+            && let Some(id) = self.shared.live_names.read().by_name.get(name)
+        {
+            return Ok(Some(live_entry(*id, name)));
+        }
+        self.shared.meta.queue_named(kind, name)
+    }
+
+    /// Prepares that a union has these filters and no others.
+    fn reroute(&self, before: Entry, filters: &[String], changes: &mut Changes) -> Result<Entry> {
+        let index = self.shared.table.read().index(before.id).ok_or(StoreError::NoQueue(before.id))?;
+        let mut entry = before.clone();
+        entry.routes.retain(|(filter, _)| filters.contains(filter));
+        let gone = before.routes.iter().filter(|(filter, _)| !filters.contains(filter));
+        for (filter, _) in gone {
+            // What another open of the same batch wanted was not done yet.
+            let added = changes.added.len();
+            changes.added.retain(|(id, new, _)| (*id, new) != (entry.id, filter));
+            if changes.added.len() == added {
+                changes.removed.push((filter.clone(), index));
+            }
+        }
+        for filter in filters {
+            if entry.routes.iter().any(|(have, _)| have == filter) {
+                continue;
+            }
+            let removed = changes.removed.iter().position(|old| *old == (filter.clone(), index));
+            let start = match removed.map(|at| changes.removed.swap_remove(at)) {
+                Some(_) => {
+                    let routes = changes.before.get(&entry.id).into_iter().flat_map(|entry| &entry.routes);
+                    routes
+                        .filter(|(had, _)| had == filter)
+                        .map(|(_, start)| *start)
+                        .next()
+                        .unwrap_or_default()
+                }
+                None => {
+                    changes.added.push((entry.id, filter.clone(), index));
+                    0
+                }
+            };
+            entry.routes.push((filter.clone(), start));
+        }
+        if entry != before {
+            changes.made.insert((entry.kind, entry.name.clone()), entry.id);
+            changes.before.entry(entry.id).or_insert(before);
+            changes.rows.insert(entry.id, entry.clone());
+        }
+        Ok(entry)
+    }
+
+    /// Tells the log writer, then the disk; takes everything back if the disk refuses.
+    fn carry_out(&mut self, mut changes: Changes) -> Result<()> {
+        if let Err(error) = self.write(&mut changes) {
+            self.take_back(changes);
+            return Err(error);
+        }
+        let mut names = self.shared.live_names.write();
+        for (id, name) in &changes.made_live {
+            names.insert(name, *id);
+        }
+        for id in &changes.promoted {
+            names.remove(*id);
+        }
+        Ok(())
+    }
+
+    fn write(&self, changes: &mut Changes) -> Result<()> {
+        let routes = changes.added.iter().map(|(_, filter, index)| (filter.clone(), *index)).collect();
+        let start = self.ask(|reply| Command::AddRoutes { routes, reply })?;
+        if !changes.removed.is_empty() {
+            let routes = changes.removed.clone();
+            self.ask(|reply| Command::RemoveRoutes { routes, reply })?;
+            // What these filters brought is dispatched without them after a crash: offsets would come out differently.
+            self.shared.indexer.checkpoint()?;
+        }
+        for (id, filter, _) in &changes.added {
+            let routes = changes.rows.get_mut(id).into_iter().flat_map(|row| &mut row.routes);
+            routes.filter(|(have, _)| have == filter).for_each(|(_, from)| *from = start.sequence);
+        }
+        for id in &changes.promoted {
+            // Before the row is written: from here on it is in every flush, as re-dispatch will have it.
+            let promoted = self.shared.table.write().promote(*id);
+            if let (Some(row), Some((end, sequence))) = (changes.rows.get_mut(id), promoted) {
+                row.base = end;
+                row.routes.iter_mut().for_each(|(_, from)| *from = sequence);
+            }
+        }
+        let rows: Vec<Entry> = changes.rows.values().cloned().collect();
+        self.shared.meta.put_queues(&rows)
+    }
+
+    fn take_back(&self, changes: Changes) {
+        let routes = changes.added.iter().map(|(_, filter, index)| (filter.clone(), *index)).collect();
+        // A log writer that is gone has no routes.
+        let _ = self.ask(|reply| Command::RemoveRoutes { routes, reply });
+        if !changes.removed.is_empty() {
+            let _ = self.ask(|reply| Command::AddRoutes { routes: changes.removed, reply });
+        }
+        let mut table = self.shared.table.write();
+        for id in &changes.promoted {
+            table.demote(*id);
+        }
+        for id in changes.made.into_values() {
+            if !changes.before.contains_key(&id) && !changes.promoted.contains(&id) {
+                table.delete(id);
+                self.shared.alive.remove(id);
+            }
+        }
+        drop(table);
+        if !changes.before.is_empty() {
+            // What routes that were taken back brought would not be dispatched again.
+            let _ = self.shared.indexer.checkpoint();
+        }
+    }
+
+    /// Sends the log writer something and waits for its answer.
+    fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        self.writer.blocking_send(command(reply)).map_err(|_| StoreError::Closed)?;
+        answer.blocking_recv().map_err(|_| StoreError::Closed)
+    }
+
+    fn release(&mut self, releases: &mut Vec<(Vec<QueueId>, oneshot::Sender<Result<()>>)>) {
+        if releases.is_empty() {
+            return;
+        }
+        let (queues, replies): (Vec<_>, Vec<_>) = std::mem::take(releases).into_iter().unzip();
+        let result = self.let_go(queues.into_iter().flatten());
+        for reply in replies {
+            let _ = reply.send(result.clone());
+        }
+    }
+
+    /// Gives references back, and deletes the queues that nobody waits for.
+    fn let_go(&mut self, queues: impl Iterator<Item = QueueId>) -> Result<()> {
+        let now = Instant::now();
+        let mut gone = Vec::new();
+        let mut table = self.shared.table.write();
+        for queue in queues {
+            if !table.release(queue) {
+                continue;
+            }
+            if table.fill(queue) == Some(Fill::Live) || self.shared.options.queue_ttl.is_zero() {
+                gone.push(queue);
+            } else {
+                self.idle.insert(queue, now);
+            }
+        }
+        drop(table);
+        self.delete(gone)
+    }
+
+    fn sweep(&mut self) -> Result<usize> {
+        let unreferenced = self.shared.table.read().unreferenced();
+        let mut filters = Vec::new();
+        for id in unreferenced {
+            // Unions are kept by whoever gave them their name.
+            if entry(&self.shared, id)?.kind == Kind::Filter {
+                filters.push(id);
+            }
+        }
+        let count = filters.len();
+        if self.shared.options.queue_ttl.is_zero() {
+            self.delete(filters)?;
+        } else {
+            let now = Instant::now();
+            for id in filters {
+                self.idle.entry(id).or_insert(now);
+            }
+        }
+        Ok(count)
+    }
+
+    fn expire(&mut self) {
+        let ttl = self.shared.options.queue_ttl;
+        let over: Vec<QueueId> =
+            self.idle.iter().filter(|(_, since)| since.elapsed() >= ttl).map(|(id, _)| *id).collect();
+        if over.is_empty() {
+            return;
+        }
+        self.idle.retain(|_, since| since.elapsed() < ttl);
+        let unused = over.into_iter().filter(|id| !self.shared.table.read().is_referred_to(*id)).collect();
+        if let Err(error) = self.delete(unused) {
+            tracing::warn!(%error, "queues that nobody uses could not be deleted; they are swept at the next start");
+        }
+    }
+
+    fn delete_one(&mut self, id: QueueId) -> Result<()> {
+        entry(&self.shared, id)?;
+        self.delete(vec![id])
+    }
+
+    fn delete(&mut self, ids: Vec<QueueId>) -> Result<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        // One that is gone already holds none of the others up.
+        let found = ids.iter().map(|id| entry(&self.shared, *id));
+        let found = found.filter(|entry| !matches!(entry, Err(StoreError::NoQueue(_))));
+        let entries: SmallVec<[Entry; 1]> = found.collect::<Result<_>>()?;
+        // First from the catalogue on disk: entries of a queue that is in none do no harm, a queue without its entries would.
+        self.shared.meta.delete_queues(&entries)?;
+        let table = self.shared.table.read();
+        let routes = entries.iter().filter_map(|entry| Some((table.index(entry.id)?, entry)));
+        let routes = routes
+            .flat_map(|(index, entry)| entry.routes.iter().map(move |(filter, _)| (filter.clone(), index)));
+        let routes = routes.collect();
+        drop(table);
+        self.ask(|reply| Command::RemoveRoutes { routes, reply })?;
+        let mut table = self.shared.table.write();
+        let mut names = self.shared.live_names.write();
+        for entry in &entries {
+            table.delete(entry.id);
+            self.shared.alive.remove(entry.id);
+            names.remove(entry.id);
+            self.idle.remove(&entry.id);
+        }
+        Ok(())
+    }
+
+    fn filled(&self, id: QueueId) -> Result<()> {
+        let mut row = entry(&self.shared, id)?;
+        row.past = row.past.map(|past| Past { filled: true, ..past });
+        self.shared.meta.put_queues(&[row])
     }
 }

@@ -5,6 +5,8 @@
 //! LOCK     locked by the process that has it open, and holds its number
 //! log/     segments
 //! index/   RocksDB: queues; derived from the log
+//! index.new/, index.old/  only while the index is derived again; what a crash leaves of them is settled at the next open
+//! staging/ files on their way into the index; what is found there belongs to nothing
 //! meta/    RocksDB: catalogue, cursors, documents, retained pointers, dead letters
 //! ```
 
@@ -12,21 +14,32 @@ use std::fs::{DirBuilder, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
 use uuid::Uuid;
 
+use crate::fault::{self, Point};
 use crate::log::segment::{io_error, sync_dir};
+use crate::queue::alive::Alive;
+use crate::queue::index::Index;
 use crate::{Result, StoreError};
 
 /// The format that this code writes, and the newest it reads.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+
+/// An index that is being derived again.
+const INDEX_NEW: &str = "index.new";
+/// The one that it replaces.
+const INDEX_OLD: &str = "index.old";
 
 /// An open and locked data directory.
 #[derive(Debug)]
 pub(crate) struct Directory {
     pub(crate) path: PathBuf,
     pub(crate) log_id: Uuid,
+    /// The format it was found in.
+    format: u32,
     /// Closing it lets another process have the directory.
     _lock: File,
 }
@@ -40,18 +53,101 @@ impl Directory {
             refuse_foreign(path)?;
         }
         let lock = lock(path)?;
-        let log_id = match read_format(path)? {
-            Some(id) => id,
-            None => create_format(path)?,
+        let (format, log_id) = match read_format(path)? {
+            Some(found) => found,
+            None => {
+                let id = Uuid::new_v4();
+                write_format(path, id)?;
+                (FORMAT, id)
+            }
         };
-        for name in ["log", "index", "meta"] {
+        settle_index(path)?;
+        for name in ["log", "index", "meta", "staging"] {
             create(&path.join(name))?;
         }
         sync_dir(path)?;
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             sync_dir(parent)?;
         }
-        Ok(Directory { path: path.to_owned(), log_id, _lock: lock })
+        Ok(Directory { path: path.to_owned(), log_id, format, _lock: lock })
+    }
+
+    /// Locks a directory that is there, and changes nothing else in it.
+    pub(crate) fn find(path: &Path) -> Result<Self> {
+        let missing = || StoreError::NoDirectory { dir: path.to_owned() };
+        read_format(path)?.ok_or_else(missing)?;
+        let lock = lock(path)?;
+        // Read once more: whoever had the lock may have written it.
+        let (format, log_id) = read_format(path)?.ok_or_else(missing)?;
+        Ok(Directory { path: path.to_owned(), log_id, format, _lock: lock })
+    }
+
+    /// Whether everything in it is as this program writes it.
+    pub(crate) fn is_current(&self) -> bool {
+        self.format == FORMAT
+    }
+
+    /// Where the index is that counts, also after a crash while it was replaced.
+    pub(crate) fn index_path(&self) -> PathBuf {
+        let (index, new, old) = (self.part("index"), self.part(INDEX_NEW), self.part(INDEX_OLD));
+        if !index.exists() && old.exists() && new.exists() { new } else { index }
+    }
+
+    /// Ends what a crash interrupted while the index was replaced.
+    pub(crate) fn settle(&self) -> Result<()> {
+        settle_index(&self.path)
+    }
+
+    /// A fresh directory for an index that is to replace the one that counts, and its staging directory.
+    pub(crate) fn begin_index(&self) -> Result<(PathBuf, PathBuf)> {
+        let (new, staging) = (self.part(INDEX_NEW), self.part("staging"));
+        if staging.exists() {
+            remove_all(&staging)?;
+        }
+        create(&new)?;
+        create(&staging)?;
+        Ok((new, staging))
+    }
+
+    /// Puts the new index, which is whole, in the place of the old one.
+    pub(crate) fn replace_index(&self) -> Result<()> {
+        let (index, new, old) = (self.part("index"), self.part(INDEX_NEW), self.part(INDEX_OLD));
+        sync_dir(&new)?;
+        if index.exists() {
+            rename(&index, &old)?;
+        }
+        sync_dir(&self.path)?;
+        rename(&new, &index)?;
+        sync_dir(&self.path)?;
+        if old.exists() { remove_all(&old) } else { Ok(()) }
+    }
+
+    /// Whether an earlier version wrote it.
+    pub(crate) fn is_earlier(&self) -> bool {
+        self.format < FORMAT
+    }
+
+    /// Says that the directory has this program's format, once everything in it was read well: an older program refuses it from
+    /// then on.
+    pub(crate) fn upgrade(&self) -> Result<()> {
+        if self.format == FORMAT {
+            return Ok(());
+        }
+        write_format(&self.path, self.log_id)?;
+        tracing::info!(from = self.format, to = FORMAT, "the data directory has a newer format now");
+        Ok(())
+    }
+
+    /// Opens the index. One of an earlier format is derived from the log again.
+    pub(crate) fn open_index(&self, cache_bytes: usize, alive: Arc<Alive>) -> Result<Index> {
+        let (path, staging) = (self.part("index"), self.part("staging"));
+        if self.format < FORMAT {
+            remove_all(&path)?;
+            create(&path)?;
+        }
+        remove_all(&staging)?;
+        create(&staging)?;
+        Index::open(&path, staging, cache_bytes, alive)
     }
 
     pub(crate) fn part(&self, name: &str) -> PathBuf {
@@ -63,6 +159,32 @@ impl Directory {
 fn create(path: &Path) -> Result<()> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|e| io_error("create directory", path, &e))
+}
+
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    fault::hit(Point::Rename, from)
+        .and_then(|()| std::fs::rename(from, to))
+        .map_err(|e| io_error("rename", from, &e))
+}
+
+/// Ends what a crash interrupted while an index was replaced. The old one is only moved away once the new one is whole.
+fn settle_index(dir: &Path) -> Result<()> {
+    let (index, new, old) = (dir.join("index"), dir.join(INDEX_NEW), dir.join(INDEX_OLD));
+    if !index.exists() && old.exists() {
+        rename(if new.exists() { &new } else { &old }, &index)?;
+        sync_dir(dir)?;
+    }
+    for rest in [new, old] {
+        if rest.exists() {
+            remove_all(&rest)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a directory of ours with all that is in it.
+pub(crate) fn remove_all(path: &Path) -> Result<()> {
+    std::fs::remove_dir_all(path).map_err(|e| io_error("remove", path, &e))
 }
 
 fn lock(dir: &Path) -> Result<File> {
@@ -94,7 +216,7 @@ fn lock(dir: &Path) -> Result<File> {
     Ok(file)
 }
 
-fn read_format(dir: &Path) -> Result<Option<Uuid>> {
+fn read_format(dir: &Path) -> Result<Option<(u32, Uuid)>> {
     let path = dir.join("FORMAT");
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
@@ -118,7 +240,7 @@ fn read_format(dir: &Path) -> Result<Option<Uuid>> {
     if words.next() != Some("log") {
         return Err(bad());
     }
-    words.next().and_then(|id| id.parse().ok()).ok_or_else(bad).map(Some)
+    words.next().and_then(|id| id.parse().ok()).map(|id| (found, id)).ok_or_else(bad).map(Some)
 }
 
 fn refuse_foreign(dir: &Path) -> Result<()> {
@@ -132,16 +254,21 @@ fn refuse_foreign(dir: &Path) -> Result<()> {
     }
 }
 
-fn create_format(dir: &Path) -> Result<Uuid> {
-    let id = Uuid::new_v4();
+/// Writes the file as a whole: after a power cut it is the old one or the new one.
+fn write_format(dir: &Path, id: Uuid) -> Result<()> {
     let (new, path) = (dir.join("FORMAT.new"), dir.join("FORMAT"));
-    let mut file = File::create(&new).map_err(|e| io_error("create", &new, &e))?;
-    file.write_all(format!("tidemill data {FORMAT}\nlog {id}\n").as_bytes())
+    let mut file = fault::hit(Point::Create, &new)
+        .and_then(|()| File::create(&new))
+        .map_err(|e| io_error("create", &new, &e))?;
+    fault::hit(Point::Write, &new)
+        .and_then(|()| file.write_all(format!("tidemill data {FORMAT}\nlog {id}\n").as_bytes()))
+        .and_then(|()| fault::hit(Point::Sync, &new))
         .and_then(|()| file.sync_all())
         .map_err(|e| io_error("write", &new, &e))?;
-    std::fs::rename(&new, &path).map_err(|e| io_error("rename", &new, &e))?;
-    sync_dir(dir)?;
-    Ok(id)
+    fault::hit(Point::Rename, &new)
+        .and_then(|()| std::fs::rename(&new, &path))
+        .map_err(|e| io_error("rename", &new, &e))?;
+    sync_dir(dir)
 }
 
 #[cfg(test)]

@@ -81,9 +81,20 @@ pub enum StoreError {
         /// Something in it.
         found: String,
     },
+    /// There is no data directory where one was looked for.
+    #[error(
+        "{dir} is no data directory of tidemill: it has no file FORMAT; name the one that `tidemill serve` uses"
+    )]
+    NoDirectory {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// No record begins at a position.
     #[error("no record begins at position {0}; take one that was printed with a record")]
     NoRecord(Position),
+    /// Retention has deleted the record.
+    #[error("the record at position {0} was deleted by retention")]
+    Gone(Position),
     /// No such queue.
     #[error("queue {} does not exist", .0.0)]
     NoQueue(QueueId),
@@ -94,6 +105,14 @@ pub enum StoreError {
         filter: String,
         /// What is wrong with it.
         what: &'static str,
+    },
+    /// A stream that cannot be.
+    #[error("stream `{stream}`: {what}")]
+    BadStream {
+        /// Its name.
+        stream: String,
+        /// What is wrong with it.
+        what: String,
     },
     /// RocksDB failed.
     #[error("{database} database: {error}")]

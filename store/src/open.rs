@@ -3,120 +3,142 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use foldhash::HashSet;
+use foldhash::HashMap;
 use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, Change, LiveNames};
 use crate::directory::Directory;
-use crate::log::recovery::{self, Recovered};
-use crate::log::sync::SyncQueue;
+use crate::log::Log;
+use crate::log::cut::Cut;
+use crate::log::recovery::{self, RecoveredShard};
+use crate::log::shard::DurableEnds;
 use crate::log::writer::{Command, Writer};
-use crate::log::{Log, SHARD};
 use crate::meta::Meta;
-use crate::meta::catalogue::Entry;
+use crate::meta::catalogue::{Entry, Kind};
 use crate::meta::cursor::Cursors;
 use crate::pool::{Pool, spawn_vital};
-use crate::queue::index::{Index, IndexBatch};
+use crate::queue::alive::Alive;
+use crate::queue::index::Index;
 use crate::queue::indexer::{self, IndexerSignal, Stop};
 use crate::queue::routes::Routes;
-use crate::queue::table::{ENTRY_BYTES, Table};
+use crate::queue::table::{Fill, SlotIndex, Table};
+use crate::retention::{Deleter, RetentionSignal};
 use crate::shared::{Shared, SharedRef};
 use crate::store::Handle;
-use crate::{Flush, Options, Record, Result};
+use crate::streams::Streams;
+use crate::{Flush, Options, Record, Result, StoreError};
 
-/// Entries dispatched before the index writes them out, while a store is being opened.
-const REDISPATCH_ENTRIES: usize = 1 << 20;
+/// Changes of the catalogue that may wait; callers wait past it.
+const CHANGES_MAX: usize = 1024;
 
 /// See [`crate::Store::open`].
 pub(crate) fn open(options: Options) -> Result<Handle> {
     let directory = Directory::open(&options.dir)?;
     let meta = Meta::open(&directory.part("meta"), options.flush)?;
-    let index = Index::open(&directory.part("index"))?;
-    let mut entries = meta.catalogue()?;
-    let (checkpoint, mut last_time_ms) = index.checkpoint()?;
+    let streams = Streams::open(&meta, &options)?;
+    let alive = Arc::new(Alive::default());
+    let index = directory.open_index(options.index_cache_bytes, alive.clone())?;
+    let checkpoint = index.cut()?;
 
-    let mut table = Table::default();
-    let mut routes = Routes::default();
-    // Queues with a filter that counts only from after the checkpoint.
-    let mut young: HashSet<u64> = HashSet::default();
-    for entry in &entries {
-        for (filter, start) in &entry.routes {
-            routes.add(filter, entry.id.0);
-            if *start > checkpoint {
-                young.insert(entry.id.0);
-            }
-        }
-    }
+    let mut queues = Queues::load(&meta, &index, &alive, &options, streams.clone(), &checkpoint)?;
     let log_dir = directory.part("log");
-    let recovered = recovery::recover(&log_dir, directory.log_id, checkpoint, |decoded| {
-        let record = decoded.record;
-        last_time_ms = record.time_ms;
-        for queue in routes.queues(&record.topic).iter() {
-            if !young.contains(queue) || enters(&entries, *queue, &record) {
-                table.push(&index, *queue, record.pointer())?;
-            }
-        }
-        table.note_retained(record.retain, &record.topic, record.pointer());
-        if table.waiting_bytes() > REDISPATCH_ENTRIES * ENTRY_BYTES {
+    let count = streams.shards().len();
+    let mut entered = Vec::new();
+    let recovered = recovery::recover(&log_dir, directory.log_id, count, &checkpoint, |decoded, after| {
+        entered.clear();
+        queues.routes.route(&decoded.record.topic, &mut entered);
+        queues.enter(&decoded.record, &entered);
+        if queues.table.waiting_bytes() > options.index_buffer_bytes {
             // Recovery holds no cursors or receipts: the entries alone can go out in between.
-            let end = record.position.offset() + u64::from(record.size);
-            write_out(&mut table, &index, &meta, (end, record.time_ms))?;
+            queues.table.dispatched(after.clone(), &DurableEnds::default());
+            indexer::write_out(&mut queues.table, &index, &meta)?;
         }
         Ok(())
     })?;
-    let Recovered { segments, end, torn_bytes, records } = recovered;
+    let is_whole = |shard: &RecoveredShard| shard.segments.first().is_none_or(|segment| segment.first == 0);
+    if checkpoint.sequence == 0 && (queues.has_history || !recovered.shards.iter().all(is_whole)) {
+        return Err(StoreError::Database {
+            database: "index",
+            error:
+                "it is gone, and what queues have from before they were made, or before the log's begin, is not derived \
+                on the way; `tidemill store rebuild-index` makes it again"
+                    .into(),
+        });
+    }
+    let (end, torn_bytes, records) = (recovered.cut.clone(), recovered.torn_bytes, recovered.records);
     if records > 0 {
-        tracing::info!(records, from = checkpoint, to = end, "dispatched again what the index lacked");
+        tracing::info!(
+            records,
+            from = checkpoint.sequence,
+            to = end.sequence,
+            "dispatched again what the index lacked"
+        );
     }
-    table.dispatched((end, last_time_ms), end);
-    for entry in &mut entries {
-        // A power cut may have taken records that were there when a filter was added. What is stored in their place counts.
-        let late = entry.routes.iter_mut().filter(|(_, start)| *start > end);
-        if late.map(|(_, start)| *start = end).count() > 0 {
-            meta.put_queue(entry)?;
-        }
+    let Queues { mut table, routes, young, .. } = queues;
+    table.dispatched(end.clone(), &DurableEnds::of(&end));
+    put_back(&meta, young.into_values(), end.sequence)?;
+    if directory.is_earlier() {
+        meta.rewrite_catalogue()?;
     }
+    directory.upgrade()?;
 
-    let log = Log::new(log_dir, directory.log_id, &options, segments, end);
+    let log = Log::new(log_dir, directory.log_id, &options, &streams, recovered);
+    for shard in log.shards() {
+        alive.set_start(shard.number, shard.start());
+    }
     let kibibytes = (options.append_queue_bytes / 1024).max(1);
-    let flush = options.flush;
-    let pause = (flush == Flush::Async).then_some(options.async_flush_interval);
     let shared = Arc::new(Shared {
         options,
         log,
         table: RwLock::new(table),
+        alive,
+        live_names: RwLock::new(LiveNames::default()),
         index,
+        flushed_cut: Mutex::new(checkpoint),
         meta,
         cursors: Cursors::default(),
-        sync: SyncQueue::default(),
         indexer: IndexerSignal::default(),
         index_room: Condvar::new(),
         index_waiting: Mutex::new(()),
         index_fault: Mutex::default(),
         mailbox_room: Semaphore::new(kibibytes),
+        filling: Arc::default(),
+        retention: RetentionSignal::default(),
         _directory: directory,
     });
 
-    // Every append holds a permit, and changes of routes come one at a time, so that this is never full.
-    let (mailbox, commands) = mpsc::channel(kibibytes + 2);
-    let writer = Writer::new(shared.clone(), commands, routes, last_time_ms)?;
+    // Every append holds a permit, and there are few others who send.
+    let (mailbox, commands) = mpsc::channel(kibibytes + 8);
+    let (changes, wanted) = mpsc::channel(CHANGES_MAX);
+    let writer = Writer::new(shared.clone(), commands, routes, end)?;
     let writer = spawn_vital("store-log", move || writer.run())?;
-    let for_sync = shared.clone();
-    let sync = spawn_vital("store-sync", move || {
-        let shared = &*for_sync;
-        shared.sync.run(&shared.log, pause, || {
-            shared.table.write().durable_end_moved(shared.log.durable_end().offset());
-        });
-    })?;
+    let mut syncs = Vec::new();
+    for shard in shared.log.shards() {
+        let (shared, number) = (shared.clone(), shard.number);
+        syncs.push(spawn_vital(&format!("store-sync-{number}"), move || sync_shard(&shared, number))?);
+    }
     let for_indexer = shared.clone();
     let indexer = spawn_vital("store-index", move || indexer::run(&for_indexer))?;
+    let catalogue = Catalogue::new(shared.clone(), wanted, mailbox.clone());
+    let catalogue = spawn_vital("store-queues", move || catalogue.run())?;
 
+    let retention = Deleter::new(shared.clone(), mailbox.clone(), changes.clone());
+    let retention = spawn_vital("store-retention", move || retention.run())?;
+
+    let threads = Threads {
+        shared: shared.clone(),
+        retention,
+        changes: Some(changes),
+        catalogue,
+        mailbox: Some(mailbox),
+        writer,
+        syncs,
+        indexer,
+    };
     Ok(Handle {
-        catalogue: Catalogue::new(entries),
-        mailbox: Mutex::new(Some(mailbox)),
+        threads: Mutex::new(Some(threads)),
         pool: Pool::new()?,
-        threads: Mutex::new(vec![writer, sync, indexer]),
         redispatched: records,
         torn_bytes,
         kibibytes,
@@ -124,52 +146,161 @@ pub(crate) fn open(options: Options) -> Result<Handle> {
     })
 }
 
-/// Whether a record enters a queue, some of whose filters count only from a later position on.
-fn enters(entries: &[Entry], queue: u64, record: &Record) -> bool {
-    // The catalogue is read in the order of its numbers.
-    let Ok(index) = entries.binary_search_by_key(&queue, |entry| entry.id.0) else { return false };
-    let routes = entries.get(index).map_or(&[][..], |entry| &entry.routes);
-    let at = record.position.offset();
-    routes.iter().any(|(filter, start)| *start <= at && crate::filter::matches(filter, &record.topic))
+/// The thread that makes a shard durable.
+fn sync_shard(shared: &Shared, number: u16) {
+    let Some(shard) = shared.log.shard(number) else { return };
+    let pause = (shard.flush == Flush::Async).then_some(shared.options.async_flush_interval);
+    shard.sync.run(&shared.log, shard, pause, || {
+        shared.table.write().durable_ends_moved(&shared.log.durable_ends());
+    });
 }
 
-/// Writes out what was dispatched so far, while nothing else runs.
-fn write_out(table: &mut Table, index: &Index, meta: &Meta, dispatched: (u64, i64)) -> Result<()> {
-    table.dispatched(dispatched, dispatched.0);
-    let snapshot = table.snapshot();
-    meta.put_retained(&snapshot.retained)?;
-    index.write(IndexBatch::of(&snapshot))?;
-    table.written(&snapshot);
-    Ok(())
+/// What records are dispatched to while the log is recovered.
+struct Queues {
+    table: Table,
+    routes: Routes,
+    /// Queues with a filter that counts only from after the checkpoint.
+    young: HashMap<SlotIndex, Entry>,
+    /// A queue was filled with history.
+    has_history: bool,
+}
+
+impl Queues {
+    fn load(
+        meta: &Meta,
+        index: &Index,
+        alive: &Alive,
+        options: &Options,
+        streams: Streams,
+        checkpoint: &Cut,
+    ) -> Result<Self> {
+        let mut table = Table::new(options.live_queues_bytes);
+        let mut routes = Routes::new(streams);
+        let mut young = HashMap::default();
+        let mut has_history = false;
+        meta.catalogue(|entry| {
+            has_history |= entry.past.is_some_and(|past| past.filled);
+            let fill = if entry.kind == Kind::Derived { Fill::Derived } else { Fill::Routed };
+            let slot = table.insert(entry.id, fill, entry.base);
+            alive.insert(entry.id);
+            for (filter, _) in &entry.routes {
+                routes.add(filter, slot);
+            }
+            if entry.routes.iter().any(|(_, start)| *start > checkpoint.sequence) {
+                young.insert(slot, entry);
+            }
+            Ok(())
+        })?;
+        alive.complete();
+        index.ends(|queue, end| table.set_end(queue, end))?;
+        table.dispatched(checkpoint.clone(), &DurableEnds::of(checkpoint));
+        Ok(Queues { table, routes, young, has_history })
+    }
+
+    /// Enters a record into its queues.
+    fn enter(&mut self, record: &Record, queues: &[SlotIndex]) {
+        let counts = |queue: &SlotIndex| match self.young.get(queue) {
+            Some(entry) => entry.routes.iter().any(|(filter, start)| {
+                record.sequence >= *start && crate::filter::matches(filter, &record.topic)
+            }),
+            None => true,
+        };
+        if !record.kept {
+            for queue in queues.iter().filter(|queue| counts(queue)) {
+                self.table.push(*queue, record.pointer());
+            }
+        }
+        self.table.note_retained(record.retain, &record.topic, record.pointer());
+    }
+}
+
+/// A power cut may have taken records that were there when a filter was added. What is stored in their place counts.
+fn put_back(meta: &Meta, young: impl Iterator<Item = Entry>, sequence: u64) -> Result<()> {
+    let late = young.filter_map(|mut entry| {
+        let routes = entry.routes.iter_mut().filter(|(_, start)| *start > sequence);
+        let changed = routes.map(|(_, start)| *start = sequence).count();
+        (changed > 0).then_some(entry)
+    });
+    meta.put_queues(&late.collect::<Vec<_>>())
 }
 
 /// The store's threads and what ends them.
 pub(crate) struct Threads {
-    pub(crate) shared: SharedRef,
+    shared: SharedRef,
+    retention: JoinHandle<()>,
+    pub(crate) changes: Option<mpsc::Sender<Change>>,
+    catalogue: JoinHandle<()>,
     pub(crate) mailbox: Option<mpsc::Sender<Command>>,
-    /// Log writer, sync, index: in this order.
-    pub(crate) threads: Vec<JoinHandle<()>>,
+    writer: JoinHandle<()>,
+    /// One for each shard.
+    syncs: Vec<JoinHandle<()>>,
+    indexer: JoinHandle<()>,
 }
 
 impl Threads {
     /// Ends the threads; with [`Stop::Orderly`] everything is written out. Blocks.
     pub(crate) fn stop(self, stop: Stop) {
-        // There is no other sender: the log writer ends after what was sent before.
+        // Each thread ends after what was sent to it before. What the catalogue asks is answered by the log writer, what that has written is
+        // synced, and what is synced is indexed. A panic of one of them has ended the process.
+        self.shared.retention.stop();
+        let _ = self.retention.join();
+        drop(self.changes);
+        let _ = self.catalogue.join();
         drop(self.mailbox);
-        let mut threads = self.threads.into_iter();
-        // In this order: what the log writer has written is synced, and what is synced is indexed.
-        if let Some(writer) = threads.next() {
-            let _ = writer.join();
-        }
-        self.shared.sync.stop();
-        if let Some(sync) = threads.next() {
-            let _ = sync.join();
-        }
+        let _ = self.writer.join();
+        self.shared.log.shards().iter().for_each(|shard| shard.sync.stop());
+        self.syncs.into_iter().for_each(|sync| drop(sync.join()));
         self.shared.indexer.stop(stop);
-        if let Some(indexer) = threads.next() {
-            let _ = indexer.join();
-        }
+        let _ = self.indexer.join();
     }
 }
 
-const _: () = assert!(SHARD == 0, "recovery opens one shard");
+#[cfg(test)]
+mod tests {
+    use bytes::BufMut;
+
+    use super::*;
+    use crate::{CursorKey, QueueId, Start, Store};
+
+    /// The catalogue's row of a filter queue, as version 1 wrote it.
+    fn row_of_version_1(filter: &str) -> Vec<u8> {
+        let mut row = vec![1, 1];
+        let text = |row: &mut Vec<u8>| {
+            row.put_u32_le(filter.len() as u32);
+            row.put_slice(filter.as_bytes());
+        };
+        text(&mut row);
+        row.put_u32_le(1);
+        text(&mut row);
+        row.put_u64_le(0);
+        row
+    }
+
+    #[tokio::test]
+    async fn a_directory_of_format_1_keeps_its_queues_and_cursors() {
+        let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1");
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::create_dir(path("log")).unwrap();
+        std::fs::copy(fixtures.join("FORMAT"), path("FORMAT")).unwrap();
+        std::fs::copy(fixtures.join("good.seg"), path("log/0-000000000000.seg")).unwrap();
+        {
+            let meta = rocksdb::DB::open_default(path("meta")).unwrap();
+            let id = QueueId(7);
+            meta.put([&[1][..], &id.0.to_be_bytes()].concat(), row_of_version_1("fixtures/#")).unwrap();
+            meta.put([2], 1024_u64.to_le_bytes()).unwrap();
+            let cursor = [&[3][..], b"session/a", &[0], &id.0.to_be_bytes()].concat();
+            meta.put(cursor, [2_u64.to_le_bytes(), 48_u64.to_le_bytes()].concat()).unwrap();
+        }
+        // Twice: the second time as it was left by the first.
+        for _ in 0..2 {
+            let store = Store::open(Options::new(dir.path())).unwrap();
+            let queue = store.open_filter("fixtures/#").await.unwrap();
+            assert_eq!((queue.id, queue.first, queue.end), (QueueId(7), 0, 3));
+            let key = CursorKey { owner: "session/a".into(), queue: queue.id };
+            assert_eq!(store.open_cursor(key, Start::Latest).await.unwrap().place.offset, 2);
+            assert!(store.open_filter("other").await.unwrap().id.0 >= 1024);
+            store.close().await.unwrap();
+        }
+    }
+}

@@ -54,6 +54,17 @@ impl Pool {
         self.jobs.as_ref().and_then(|jobs| jobs.send(job).ok()).ok_or(StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
+
+    /// Runs a job that may take minutes on a thread of its own, and waits for what it returns. Callers bound how many there are.
+    pub(crate) async fn run_long<T: Send + 'static>(
+        &self,
+        name: &str,
+        job: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        spawn(name, move || drop(reply.send(job())))?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
 }
 
 impl Drop for Pool {
@@ -86,13 +97,11 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 
 /// Starts a thread that the store cannot be without: a panic of it ends the process, which then starts from what is on
 /// disk.
-pub(crate) fn spawn_vital(
-    name: &'static str,
-    body: impl FnOnce() + Send + 'static,
-) -> Result<JoinHandle<()>> {
+pub(crate) fn spawn_vital(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    let thread = name.to_owned();
     spawn(name, move || {
         if catch_unwind(AssertUnwindSafe(body)).is_err() {
-            tracing::error!(thread = name, "a thread of the store panicked; the process ends");
+            tracing::error!(thread, "a thread of the store panicked; the process ends");
             std::process::abort();
         }
     })

@@ -37,7 +37,9 @@ pub struct NewRecord {
 pub struct Record {
     /// Where it stands in the log.
     pub position: Position,
-    /// When the log took it, in milliseconds since the Unix epoch.
+    /// Counts the records of the whole log, over all shards, in the order in which the queues got them.
+    pub sequence: u64,
+    /// When the log took the message, in milliseconds since the Unix epoch.
     pub time_ms: i64,
     /// The topic it was published to.
     pub topic: ByteString,
@@ -49,6 +51,8 @@ pub struct Record {
     pub attributes: u8,
     /// See [`NewRecord::retain`].
     pub retain: Retain,
+    /// A retained message that was written again, later than it was published: it is in no queue.
+    pub kept: bool,
     /// Bytes the record takes in the log, its header included.
     pub size: u32,
 }

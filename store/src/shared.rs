@@ -4,39 +4,63 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLock};
-use smallvec::SmallVec;
 use tokio::sync::Semaphore;
 
+use crate::catalogue::LiveNames;
 use crate::directory::Directory;
 use crate::log::Log;
-use crate::log::sync::SyncQueue;
+use crate::log::cut::Cut;
 use crate::meta::Meta;
 use crate::meta::cursor::Cursors;
+use crate::queue::alive::Alive;
+use crate::queue::block;
 use crate::queue::index::Index;
 use crate::queue::indexer::IndexerSignal;
-use crate::queue::routes::Routes;
-use crate::queue::table::{Found, Table};
+use crate::queue::table::{Fill, Found, SlotIndex, Table};
+use crate::retention::RetentionSignal;
 use crate::{NewRecord, Options, Pointer, QueueId, ReadBatch, ReadRequest, Record, Result, StoreError};
+
+/// Entries added to queues under one lock of the table, about.
+const STEP_ENTRIES: usize = 4096;
+
+/// More records than memory has room for while they wait.
+const WAITING_RECORDS_MAX: u64 = 1 << 32;
+const _: () = assert!(WAITING_RECORDS_MAX.is_multiple_of(block::BLOCK_ENTRIES));
 
 /// What the store's threads have in common.
 pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) log: Log,
     pub(crate) table: RwLock<Table>,
+    pub(crate) alive: Arc<Alive>,
+    pub(crate) live_names: RwLock<LiveNames>,
     pub(crate) index: Index,
+    /// Up to where the index has the log.
+    pub(crate) flushed_cut: Mutex<Cut>,
     pub(crate) meta: Meta,
     pub(crate) cursors: Cursors,
-    pub(crate) sync: SyncQueue,
     pub(crate) indexer: IndexerSignal,
-    /// Signalled after each checkpoint.
+    /// Signalled after each flush of the index.
     pub(crate) index_room: Condvar,
     pub(crate) index_waiting: Mutex<()>,
     /// Why the last checkpoint could not be written.
     pub(crate) index_fault: Mutex<Option<StoreError>>,
     /// Kibibytes that the log writer's mailbox still takes.
     pub(crate) mailbox_room: Semaphore,
+    /// One queue is filled with history at a time, and nothing is deleted meanwhile.
+    pub(crate) filling: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) retention: RetentionSignal,
     /// Last, so that the databases are closed before another process may open them.
     pub(crate) _directory: Directory,
+}
+
+/// A record that was appended, and the queues it enters.
+#[derive(Debug)]
+pub(crate) struct Routed<'a> {
+    pub(crate) record: &'a NewRecord,
+    pub(crate) pointer: Pointer,
+    /// Places in the list of all queues of the batch.
+    pub(crate) queues: std::ops::Range<usize>,
 }
 
 impl Shared {
@@ -53,132 +77,209 @@ impl Shared {
         Ok(())
     }
 
-    /// Enters records into the queues that their topics lead to; the log then reaches to `end`: an offset
-    /// and the time of its last record.
+    /// Enters records, which follow each other from `cut` on, into their queues; moves `cut` along.
     pub(crate) fn dispatch<'a>(
         &self,
-        routes: &mut Routes,
-        records: impl Iterator<Item = (&'a NewRecord, Pointer)>,
-        end: (u64, i64),
-    ) -> Result<()> {
-        let routed: SmallVec<[_; 64]> =
-            records.map(|(record, pointer)| (record, pointer, routes.queues(&record.topic))).collect();
-        let durable_end = self.log.durable_end().offset();
-        let mut table = self.table.write();
-        for (record, pointer, queues) in routed {
-            for queue in queues.iter() {
-                table.push(&self.index, *queue, pointer)?;
+        records: impl Iterator<Item = Routed<'a>>,
+        queues: &[SlotIndex],
+        cut: &mut Cut,
+    ) {
+        let mut records = records.peekable();
+        while records.peek().is_some() {
+            let durable = self.log.durable_ends();
+            let mut entries = 0;
+            let mut table = self.table.write();
+            for Routed { record, pointer, queues: range } in records.by_ref() {
+                let its_queues = queues.get(range).unwrap_or_default();
+                its_queues.iter().for_each(|queue| table.push(*queue, pointer));
+                entries += its_queues.len();
+                table.note_retained(record.retain, &record.topic, pointer);
+                cut.advance(pointer);
+                if entries >= STEP_ENTRIES {
+                    break;
+                }
             }
-            table.note_retained(record.retain, &record.topic, pointer);
+            table.dispatched(cut.clone(), &durable);
+            drop(table);
+            if records.peek().is_some() {
+                // These records are in the log and can no longer be refused: while the index cannot be written, memory takes them. The
+                // index waits for them to be durable, and nobody has asked for that yet.
+                self.log.sync_written();
+                let _ = self.wait_for_index_room();
+            }
         }
-        table.dispatched(end, durable_end);
-        Ok(())
     }
 
     /// Answers from memory, or `None` where the disk must be asked.
     pub(crate) fn read_hot(&self, request: ReadRequest) -> Option<Result<ReadBatch>> {
         let (end, found) = {
             let table = self.table.read();
-            (table.loaded_end(request.queue)?, table.find(request.queue, request.from, request.records_max)?)
+            let Some(end) = table.end(request.queue) else {
+                return Some(Err(StoreError::NoQueue(request.queue)));
+            };
+            (end, table.find(request.queue, request.from, request.records_max)?)
         };
-        let Found::Recent(pointers) = found else { return None };
-        let (pointers, end) = self.clamp(request, request.from, pointers, end);
-        if pointers.is_empty() {
-            return Some(Ok(ReadBatch { records: Vec::new(), next: request.from, end }));
+        let Found::Recent(found) = found else { return None };
+        let nothing = found.is_empty();
+        let picked = self.pick(request, found, end);
+        if !nothing && picked.pointers.is_empty() && !picked.undurable {
+            return None;
         }
-        let records = self.log.read_hot(&pointers)?;
-        Some(records.map(|records| batch(request.from, records, end)))
+        let records = self.log.read_hot(&picked.pointers)?;
+        Some(records.map(|records| picked.with(records)))
     }
 
     /// Answers from wherever it is. Blocks.
     pub(crate) fn read(&self, request: ReadRequest) -> Result<ReadBatch> {
-        let (end, found) = {
-            let mut table = self.table.write();
-            let end = table.end(&self.index, request.queue)?;
-            (end, table.find(request.queue, request.from, request.records_max))
-        };
-        let (from, pointers) = match found {
-            Some(Found::Recent(pointers)) => (request.from, pointers),
-            Some(Found::Older { before }) => {
-                let limit = request.records_max.min((before - request.from) as usize);
-                match self.index.entries(request.queue, request.from, limit)? {
-                    // All of them are gone: go on with those that are not in RocksDB yet.
-                    (_, none) if none.is_empty() => {
-                        match self.table.read().find(request.queue, before, request.records_max) {
-                            Some(Found::Recent(pointers)) => (before, pointers),
-                            _ => (before, Vec::new()),
-                        }
-                    }
-                    found => found,
+        let mut from = request.from;
+        loop {
+            let (end, found) = {
+                let table = self.table.read();
+                let end = table.end(request.queue).ok_or(StoreError::NoQueue(request.queue))?;
+                (end, table.find(request.queue, from, request.records_max))
+            };
+            let (entries, recent_from) = match found {
+                Some(Found::Older { before }) => {
+                    (self.index.entries(request.queue, from, request.records_max)?, before)
                 }
+                Some(Found::Recent(entries)) => (entries, from),
+                None => (Vec::new(), from),
+            };
+            let nothing_older = entries.is_empty();
+            let picked = self.pick(ReadRequest { from, ..request }, entries, end);
+            let next = if nothing_older { recent_from } else { picked.next };
+            if picked.pointers.is_empty() {
+                if picked.undurable || next <= from {
+                    return Ok(picked.after(request.from, from).with(Vec::new()));
+                }
+                // All of them are gone: what comes after? Very many may be gone that compaction has not dropped yet.
+                from = self.first_from(request.queue, next)?.max(next);
+                continue;
             }
-            None => (request.from, Vec::new()),
-        };
-        let (pointers, end) = self.clamp(request, from, pointers, end);
-        let records = match self.log.read_hot(&pointers) {
-            Some(records) => records?,
-            None => self.log.read_cold(&pointers)?,
-        };
-        Ok(batch(from, records, end))
-    }
-
-    /// Cuts pointers to what the request allows; with `durable`, also the end that is visible.
-    fn clamp(
-        &self,
-        request: ReadRequest,
-        from: u64,
-        mut pointers: Vec<Pointer>,
-        end: u64,
-    ) -> (Vec<Pointer>, u64) {
-        let mut visible = end;
-        if request.durable {
-            let durable_end = self.log.durable_end();
-            let durable = pointers.partition_point(|p| p.position < durable_end);
-            if durable < pointers.len() {
-                visible = from + durable as u64;
-                pointers.truncate(durable);
+            match self.log.read(&picked.pointers) {
+                // Retention was faster: now that is known.
+                Err(StoreError::Gone(_)) => {}
+                records => return records.map(|records| picked.after(request.from, from).with(records)),
             }
         }
+    }
+
+    /// Records by pointer; `None` where retention has deleted one. Blocks.
+    pub(crate) fn fetch(&self, pointers: &[Pointer]) -> Result<Vec<Option<Record>>> {
+        loop {
+            let is_there = |pointer: &Pointer| !self.alive.gone(pointer.position);
+            let (there, left): (Vec<bool>, Vec<Pointer>) = (
+                pointers.iter().map(is_there).collect(),
+                pointers.iter().copied().filter(is_there).collect(),
+            );
+            match self.log.read(&left) {
+                Err(StoreError::Gone(_)) => {}
+                records => {
+                    let mut records = records?.into_iter();
+                    let found = there.into_iter().map(|there| if there { records.next() } else { None });
+                    return Ok(found.collect());
+                }
+            }
+        }
+    }
+
+    /// The retained message of a topic. Reads the disk.
+    pub(crate) fn retained_of(&self, topic: &str) -> Result<Option<Pointer>> {
+        // In this order: what leaves the table is in the database before.
+        let recent = self.table.read().recent_retained_of(topic);
+        recent.map_or_else(|| self.meta.retained_of(topic), Ok)
+    }
+
+    /// Picks the entries whose records are there and that the request allows.
+    fn pick(&self, request: ReadRequest, entries: Vec<(u64, Pointer)>, end: u64) -> Picked {
+        let durable = request.durable.then(|| self.log.durable_ends());
+        let mut picked = Picked { next: request.from, end, ..Picked::default() };
         let mut bytes = 0;
-        let fit = pointers.iter().take_while(|p| {
-            let first = bytes == 0;
-            bytes += p.size as usize;
-            first || bytes <= request.bytes_max
-        });
-        let fit = fit.count();
-        pointers.truncate(fit);
-        (pointers, visible)
+        for (offset, pointer) in entries {
+            if durable.as_ref().is_some_and(|durable| !durable.contains(pointer.position)) {
+                picked.undurable = true;
+                picked.end = offset;
+                break;
+            }
+            if !self.alive.gone(pointer.position) {
+                bytes += pointer.size as usize;
+                if bytes > request.bytes_max && !picked.pointers.is_empty() {
+                    break;
+                }
+                picked.pointers.push(pointer);
+                picked.offsets.push(offset);
+            }
+            picked.next = offset + 1;
+        }
+        picked.skipped = picked.next - request.from - picked.pointers.len() as u64;
+        picked
     }
 
     /// Offset of the first entry of a queue that is still there.
     pub(crate) fn first(&self, queue: QueueId) -> Result<u64> {
-        if let Some(first) = self.index.first(queue)? {
+        self.first_from(queue, 0)
+    }
+
+    /// The same of the entries from an offset on; the queue's end if there is none.
+    fn first_from(&self, queue: QueueId, from: u64) -> Result<u64> {
+        let counts = |pointer: Pointer| !self.alive.gone(pointer.position);
+        let table = self.table.read();
+        let (end, fill) = (table.end(queue).ok_or(StoreError::NoQueue(queue))?, table.fill(queue));
+        let recent = table.recent_first(queue, from, counts);
+        drop(table);
+        if fill != Some(Fill::Live)
+            && let Some(first) = self.index.first(queue, from, counts)?
+        {
             return Ok(first);
         }
-        let mut table = self.table.write();
-        let end = table.end(&self.index, queue)?;
-        Ok(table.recent_first(queue).unwrap_or(end))
+        Ok(recent.unwrap_or(end))
     }
 
     /// The first offset whose record `after` says is late enough; records must be so in order. Blocks.
     pub(crate) fn search(&self, queue: QueueId, after: impl Fn(&Record) -> bool) -> Result<u64> {
         let mut low = self.first(queue)?;
-        let mut high = self.table.write().end(&self.index, queue)?;
+        let mut high = self.table.read().end(queue).ok_or(StoreError::NoQueue(queue))?;
         while low < high {
             let middle = low + (high - low) / 2;
             let request = ReadRequest { queue, from: middle, records_max: 1, bytes_max: 0, durable: false };
             match self.read(request)?.records.first() {
-                Some((_, record)) if !after(record) => low = middle + 1,
+                // Where entries are gone, a later one is found.
+                Some((offset, record)) if !after(record) => low = offset + 1,
                 _ => high = middle,
             }
         }
         Ok(low)
     }
+
+    /// An offset with room before it for every record there ever was, and those that wait for the log writer.
+    pub(crate) fn room_for_history(&self) -> u64 {
+        block::base_of(self.log.next_sequence()) + WAITING_RECORDS_MAX
+    }
 }
 
-fn batch(from: u64, records: Vec<Record>, end: u64) -> ReadBatch {
-    let next = from + records.len() as u64;
-    ReadBatch { records: (from..).zip(records).collect(), next, end }
+/// Entries that a read returns.
+#[derive(Default)]
+struct Picked {
+    offsets: Vec<u64>,
+    pointers: Vec<Pointer>,
+    next: u64,
+    skipped: u64,
+    end: u64,
+    /// There are more, which are not durable yet.
+    undurable: bool,
+}
+
+impl Picked {
+    /// As the answer to who asked from an offset on, when everything up to `from` is gone.
+    fn after(mut self, asked: u64, from: u64) -> Self {
+        self.skipped += from - asked;
+        self
+    }
+
+    fn with(self, records: Vec<Record>) -> ReadBatch {
+        let Picked { offsets, next, skipped, end, .. } = self;
+        ReadBatch { records: offsets.into_iter().zip(records).collect(), next, skipped, end }
+    }
 }
 
 /// Handle to the store's threads.

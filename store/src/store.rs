@@ -6,22 +6,20 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
-use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::api::*;
-use crate::catalogue::Catalogue;
 use crate::log::format;
 use crate::log::writer::Command;
-use crate::meta::catalogue::Kind;
 use crate::open::{self, Threads};
 use crate::pool::Pool;
 use crate::queue::filter;
 use crate::queue::indexer::Stop;
+use crate::queue::table::Fill;
 use crate::shared::SharedRef;
 use crate::{NewRecord, Pointer, Position, Record, StoreError, Watcher};
 
@@ -30,6 +28,8 @@ pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 /// Longest topic in bytes.
 const TOPIC_BYTES_MAX: usize = 65_535;
+/// How often retained messages are looked up that retention moves meanwhile.
+const RETAINED_TRIES: u32 = 10;
 
 /// An open store. Cheap to clone. [`Store::close`] ends it orderly; dropping the last clone without it ends it as the death of
 /// the process would.
@@ -38,11 +38,9 @@ pub struct Store(pub(crate) Arc<Handle>);
 
 /// What the clones of a [`Store`] share.
 pub(crate) struct Handle {
-    pub(crate) catalogue: Catalogue,
-    pub(crate) mailbox: Mutex<Option<mpsc::Sender<Command>>>,
+    /// What ends the threads, and what they are sent things with; nothing once the store is closed.
+    pub(crate) threads: Mutex<Option<Threads>>,
     pub(crate) pool: Pool,
-    /// Log writer, sync, index: in this order.
-    pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
     pub(crate) redispatched: u64,
     pub(crate) torn_bytes: u64,
     /// Room of the log writer's mailbox when it is empty.
@@ -51,18 +49,19 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
-    /// What ends the threads; nothing can be sent to the log writer afterwards.
-    fn take_threads(&self) -> Threads {
-        let (mailbox, threads) = (self.mailbox.lock().take(), std::mem::take(&mut *self.threads.lock()));
+    /// What ends the threads; nothing can be sent to them afterwards.
+    fn take_threads(&self) -> Option<Threads> {
         // Whoever waits for room in the mailbox hears that the store is closed.
         self.shared.mailbox_room.close();
-        Threads { shared: self.shared.clone(), mailbox, threads }
+        self.threads.lock().take()
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.take_threads().stop(Stop::Abandon);
+        if let Some(threads) = self.take_threads() {
+            threads.stop(Stop::Abandon);
+        }
     }
 }
 
@@ -95,7 +94,9 @@ impl Store {
     pub async fn close(&self) -> Result<()> {
         let threads = self.0.take_threads();
         self.run(move |shared| {
-            threads.stop(Stop::Orderly);
+            if let Some(threads) = threads {
+                threads.stop(Stop::Orderly);
+            }
             shared.meta.flush().and(shared.log.poisoned().map_or(Ok(()), Err))
         })
         .await
@@ -107,16 +108,28 @@ impl Store {
         self.0.shared.log.id
     }
 
-    /// Where the next record will go.
+    /// Where the log ends, one position for each shard.
     #[must_use]
-    pub fn end(&self) -> Position {
-        self.0.shared.log.end()
+    pub fn ends(&self) -> Vec<Position> {
+        self.0.shared.log.shards().iter().map(|shard| shard.position(shard.end())).collect()
     }
 
-    /// Everything before this position survives a power cut.
+    /// The same of what survives a power cut.
     #[must_use]
-    pub fn durable_end(&self) -> Position {
-        self.0.shared.log.durable_end()
+    pub fn durable_ends(&self) -> Vec<Position> {
+        self.0.shared.log.shards().iter().map(|shard| shard.position(shard.durable_end())).collect()
+    }
+
+    /// Whether the record at a position survives a power cut.
+    #[must_use]
+    pub fn is_durable(&self, position: Position) -> bool {
+        self.0.shared.log.is_durable(position)
+    }
+
+    /// The [`Record::sequence`] that the next record will get.
+    #[must_use]
+    pub fn next_sequence(&self) -> u64 {
+        self.0.shared.log.next_sequence()
     }
 
     /// Why the store refuses records, if it does.
@@ -138,19 +151,24 @@ impl Store {
             bytes: counters.bytes.load(Ordering::Relaxed),
             batches: counters.batches.load(Ordering::Relaxed),
             syncs: counters.syncs.load(Ordering::Relaxed),
+            deleted_segments: counters.deleted_segments.load(Ordering::Relaxed),
+            deleted_bytes: counters.deleted_bytes.load(Ordering::Relaxed),
+            retained_kept: counters.kept.load(Ordering::Relaxed),
             entries: table.entries(),
             index_buffer_bytes: table.waiting_bytes() as u64,
+            live_queues_bytes: table.live_bytes() as u64,
             append_queue_bytes: self.0.kibibytes.saturating_sub(room) as u64 * 1024,
             log_bytes: shared.log.bytes(),
-            queues: self.0.catalogue.len() as u64,
+            queues: table.len() as u64,
             redispatched: self.0.redispatched,
             torn_bytes: self.0.torn_bytes,
         }
     }
 
     pub(crate) fn send(&self, command: Command) -> Result<()> {
-        let mailbox = self.0.mailbox.lock();
-        mailbox.as_ref().and_then(|mailbox| mailbox.try_send(command).ok()).ok_or(StoreError::Closed)
+        let threads = self.0.threads.lock();
+        let mailbox = threads.as_ref().and_then(|threads| threads.mailbox.as_ref());
+        mailbox.and_then(|mailbox| mailbox.try_send(command).ok()).ok_or(StoreError::Closed)
     }
 
     pub(crate) async fn run<T: Send + 'static>(
@@ -200,45 +218,49 @@ impl Store {
     /// # Errors
     /// A record is corrupt or cannot be read.
     pub async fn read(&self, request: ReadRequest) -> Result<ReadBatch> {
+        // None at all would look like the end of the queue.
+        let request = ReadRequest { records_max: request.records_max.max(1), ..request };
         match self.0.shared.read_hot(request) {
             Some(answer) => answer,
             None => self.run(move |shared| shared.read(request)).await,
         }
     }
 
-    /// Reads records by position.
+    /// Reads records by position; `None` for one that retention has deleted.
     ///
     /// # Errors
     /// A record is corrupt or cannot be read.
-    pub async fn fetch(&self, pointers: Vec<Pointer>) -> Result<Vec<Record>> {
-        match self.0.shared.log.read_hot(&pointers) {
-            Some(answer) => answer,
-            None => self.run(move |shared| shared.log.read_cold(&pointers)).await,
+    pub async fn fetch(&self, pointers: Vec<Pointer>) -> Result<Vec<Option<Record>>> {
+        let shared = &self.0.shared;
+        let all_there = !pointers.iter().any(|pointer| shared.alive.gone(pointer.position));
+        match all_there.then(|| shared.log.read_hot(&pointers)).flatten() {
+            Some(answer) => answer.map(|records| records.into_iter().map(Some).collect()),
+            None => self.run(move |shared| shared.fetch(&pointers)).await,
         }
     }
 
-    /// Records of the log itself whose topic matches a filter, in the log's order, as far as the log is durable. Needs no queue.
+    /// Records of the log itself whose topic matches a filter, by their sequence, as far as each shard is durable. Needs no queue.
     ///
     /// # Errors
-    /// The filter is none, no record begins at `from`, or a record is corrupt.
+    /// The filter is none, no record begins at one of `from`, or a record is corrupt.
     pub async fn scan(&self, request: ScanRequest) -> Result<ScanBatch> {
         filter::check(&request.filter)
             .map_err(|what| StoreError::BadFilter { filter: request.filter.clone(), what })?;
         self.run(move |shared| shared.log.scan(&request)).await
     }
 
-    /// Where the first record stands that was stored at or after a time (the durable end if none was).
+    /// Where the first record of each shard stands that was stored at or after a time (the durable end if none was).
     ///
     /// # Errors
     /// A record is corrupt or cannot be read.
-    pub async fn position_at(&self, time_ms: i64) -> Result<Position> {
+    pub async fn position_at(&self, time_ms: i64) -> Result<Vec<Position>> {
         self.run(move |shared| shared.log.position_at(time_ms)).await
     }
 
     /// The record that begins at a position; `None` when none does.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// It cannot be read, or retention has deleted what was there ([`StoreError::Gone`]).
     pub async fn record_at(&self, position: Position) -> Result<Option<Record>> {
         self.run(move |shared| shared.log.record_at(position)).await
     }
@@ -268,14 +290,15 @@ impl Store {
         }
         let mut table = shared.table.write();
         // All or none: a caller that tries again must not find half of it done.
-        for (queue, _) in &entries {
-            table.prepare(&shared.index, queue.0)?;
-        }
-        for (queue, pointer) in entries {
-            table.push(&shared.index, queue.0, pointer)?;
+        let find = |(queue, pointer): (QueueId, Pointer)| {
+            table.index(queue).map(|index| (index, pointer)).ok_or(StoreError::NoQueue(queue))
+        };
+        let entries = entries.into_iter().map(find).collect::<Result<Vec<_>>>()?;
+        for (index, pointer) in entries {
+            table.push(index, pointer);
         }
         table.set_place(source, place);
-        table.ring_touched(shared.log.durable_end().offset());
+        table.ring_touched(&shared.log.durable_ends());
         Ok(())
     }
 
@@ -295,7 +318,7 @@ impl Store {
     /// `durable`: its durable end). Rung at once if it is already. Arming again replaces.
     ///
     /// # Errors
-    /// The index cannot be read.
+    /// There is no such queue.
     pub fn watch(
         &self,
         queue: QueueId,
@@ -306,47 +329,62 @@ impl Store {
     ) -> Result<()> {
         let shared = &self.0.shared;
         let mut table = shared.table.write();
-        let durable_end = shared.log.durable_end().offset();
-        table.watch(&shared.index, queue, (offset, durable, durable_end), watcher, token)
+        // After the lock: an end that moves from now on rings what is armed here.
+        let ends = shared.log.durable_ends();
+        table.watch(queue, (offset, durable), &ends, watcher, token)
     }
 
     /// Takes the watches of this watcher on the queue away.
     pub fn unwatch(&self, queue: QueueId, watcher: &Watcher) {
-        self.0.shared.table.write().unwatch(queue, watcher, None);
+        self.0.shared.table.write().unwatch(queue, watcher);
     }
 
-    /// Finds a durable cursor, or makes it at `start`; it is durable when this returns.
-    ///
-    /// A found cursor of a derived queue is placed by its position, in case the queue was derived again by other rules. While it
-    /// still is being derived, the cursor is at its end: entries up to and including the position must be passed over.
+    /// [`Store::open_cursors`] for one.
     ///
     /// # Errors
-    /// The databases cannot be read or written.
-    pub async fn open_cursor(&self, key: CursorKey, start: Start) -> Result<CursorPlace> {
-        let entry = self.0.catalogue.get(key.queue).ok_or(StoreError::NoQueue(key.queue))?;
+    /// Those of [`Store::open_cursors`].
+    pub async fn open_cursor(&self, key: CursorKey, start: Start) -> Result<Cursor> {
+        self.open_cursors(vec![(key, start)]).await?.pop().ok_or(StoreError::Closed)
+    }
+
+    /// Finds durable cursors, or makes them where they are to start; they are durable when this returns. In the same order.
+    ///
+    /// A found cursor of a derived queue is placed by its sequence, in case the queue was derived again by other rules. While it
+    /// still is being derived, the cursor is at its end: entries up to and including the sequence must be passed over.
+    ///
+    /// # Errors
+    /// A queue does not exist, or the databases cannot be read or written. None is made then.
+    pub async fn open_cursors(&self, keys: Vec<(CursorKey, Start)>) -> Result<Vec<Cursor>> {
         self.run(move |shared| {
-            let (place, found) = shared.cursors.find_or_create(&shared.meta, &key, || {
+            let end = |queue| shared.table.read().end(queue).ok_or(StoreError::NoQueue(queue));
+            keys.iter().try_for_each(|(key, _)| end(key.queue).map(drop))?;
+            let start = |key: &CursorKey, start| {
                 let offset = match start {
                     Start::Earliest => shared.first(key.queue)?,
-                    Start::Latest => shared.table.write().end(&shared.index, key.queue)?,
+                    Start::Latest => end(key.queue)?,
                     Start::Offset(offset) => offset,
                 };
-                // After a power cut, other records would have the offsets that this cursor has passed.
-                shared.sync.wait_durable(&shared.log, shared.log.end().offset())?;
-                Ok(CursorPlace { offset, position: Position::ZERO })
-            })?;
-            if found && entry.kind == Kind::Derived && place.position != Position::ZERO {
-                let offset = shared.search(key.queue, |record| record.position > place.position)?;
-                return Ok(CursorPlace { offset, ..place });
-            }
-            Ok(place)
+                Ok(CursorPlace { offset, sequence: 0 })
+            };
+            let wait_durable = || shared.log.wait_durable(&shared.log.cut());
+            let cursors = shared.cursors.find_or_create(&shared.meta, &keys, start, wait_durable)?;
+            let placed = keys.iter().zip(cursors).map(|((key, _), (cursor, found))| {
+                let sequence = cursor.place.sequence;
+                let is_derived = shared.table.read().fill(key.queue) == Some(Fill::Derived);
+                if !found || !is_derived || sequence == 0 {
+                    return Ok(cursor);
+                }
+                let offset = shared.search(key.queue, |record| record.sequence > sequence)?;
+                Ok(Cursor { place: CursorPlace { offset, sequence }, ..cursor })
+            });
+            placed.collect()
         })
         .await
     }
 
     /// Moves a cursor. Written with many others at the next checkpoint, and never past the durable end.
-    pub fn commit(&self, key: &CursorKey, place: CursorPlace) {
-        self.0.shared.cursors.set(key, place);
+    pub fn commit(&self, cursor: CursorId, place: CursorPlace) {
+        self.0.shared.cursors.set(cursor, place);
     }
 
     /// Deletes an owner's cursor in one queue.
@@ -369,16 +407,7 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<(CursorKey, CursorPlace)>> {
         let owner_prefix = owner_prefix.to_owned();
-        self.run(move |shared| {
-            let mut found = shared.meta.cursors(&owner_prefix, after.as_ref(), limit)?;
-            for (key, place) in &mut found {
-                if let Some(moved) = shared.cursors.get(key) {
-                    *place = moved;
-                }
-            }
-            Ok(found)
-        })
-        .await
+        self.run(move |shared| shared.cursors.page(&shared.meta, &owner_prefix, after.as_ref(), limit)).await
     }
 
     /// Writes buffered index entries, retained pointers and cursors out now, and makes them durable: after a crash, the log
@@ -399,6 +428,7 @@ impl Store {
         let filter = filter.to_owned();
         let mut after = after.map(str::to_owned);
         self.run(move |shared| {
+            let mut tries = 1;
             loop {
                 // First what is newest: a checkpoint in between then only writes what was seen already.
                 let recent: Vec<(String, Option<Pointer>)> = {
@@ -427,11 +457,12 @@ impl Store {
                     continue;
                 }
                 let pointers: Vec<Pointer> = page.into_values().take(limit).collect();
-                let mut records = Vec::with_capacity(pointers.len());
-                for pointer in pointers {
-                    records.extend(shared.log.read_cold(&[pointer])?);
+                let records = pointers.iter().map(|pointer| shared.log.read_cold(&[*pointer]));
+                match records.collect::<Result<Vec<_>>>() {
+                    // It was written again, and its first record deleted, since it was looked up.
+                    Err(StoreError::Gone(_)) if tries < RETAINED_TRIES => tries += 1,
+                    records => return records.map(|records| records.into_iter().flatten().collect()),
                 }
-                return Ok(records);
             }
         })
         .await

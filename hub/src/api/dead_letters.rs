@@ -51,6 +51,9 @@ struct Letter {
     /// The message, as long as the log has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     record: Option<RecordView>,
+    /// Why the log does not have it any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gone: Option<&'static str>,
 }
 
 /// Dead letters of one target by number.
@@ -72,8 +75,10 @@ pub(super) async fn list(
     }
     let mut dead_letters = Vec::with_capacity(found.len());
     for (number, letter) in found {
-        let record =
-            state.store.fetch(vec![letter.pointer]).await.ok().and_then(|records| records.into_iter().next());
+        let fetched =
+            state.store.fetch(vec![letter.pointer]).await.map(|mut records| records.pop().flatten());
+        let gone = matches!(fetched, Ok(None)).then_some("deleted by retention");
+        let record = fetched.ok().flatten();
         dead_letters.push(Letter {
             number,
             time: rfc3339(letter.time_ms),
@@ -82,6 +87,7 @@ pub(super) async fn list(
             position: letter.pointer.position.to_string(),
             offset: letter.offset,
             record: record.as_ref().map(RecordView::new),
+            gone,
         });
     }
     Ok(Json(Page { rule: params.rule, target: params.target, count, dead_letters, next }))

@@ -63,12 +63,12 @@ pub(super) async fn explain(
         Problem::not_found(format!("no record begins at position {position}"))
             .hint("positions are those that `tidemill tail` prints")
     })?;
-    let seen = seen(store, &view, position).await?;
+    let seen = seen(store, &view, &record).await?;
     let now = now(&view, &record, &EventIds::of(store).id(position));
     let mut rules = Vec::with_capacity(view.set.rules.len());
     for (index, rule) in view.set.rules.iter().enumerate() {
         let entry = match view.queues.rules.get(index) {
-            Some(queue) => locate(store, queue, position).await?,
+            Some(queue) => locate(store, queue, &record).await?,
             None => None,
         };
         let mut targets = Vec::new();
@@ -95,10 +95,10 @@ enum Seen {
     Never,
 }
 
-async fn seen(store: &Store, view: &View, position: Position) -> Result<Seen, StoreError> {
+async fn seen(store: &Store, view: &View, record: &Record) -> Result<Seen, StoreError> {
     // What is durable is in every queue it will ever be in. So the end is asked for first.
-    let durable = position < store.durable_end();
-    Ok(match locate(store, &view.queues.union, position).await? {
+    let durable = store.is_durable(record.position);
+    Ok(match locate(store, &view.queues.union, record).await? {
         Some(offset) if offset < view.router.snapshot().cursor => Seen::Routed,
         None if durable => Seen::Never,
         Some(_) | None => Seen::NotYet,
@@ -220,7 +220,8 @@ async fn dead_letter(
 }
 
 /// The offset of a record's entry in a queue, if it has one there.
-async fn locate(store: &Store, queue: &QueueInfo, position: Position) -> Result<Option<u64>, StoreError> {
-    let (offset, found) = first_entry(store, queue.id, position).await?;
-    Ok((found == Some(position)).then_some(offset))
+async fn locate(store: &Store, queue: &QueueInfo, record: &Record) -> Result<Option<u64>, StoreError> {
+    let wanted = record.sequence;
+    let (offset, found) = first_entry(store, queue.id, |entry| entry.sequence >= wanted).await?;
+    Ok((found == Some(wanted)).then_some(offset))
 }

@@ -7,7 +7,7 @@ use crate::config::Config;
 /// Bounds by their names in the configuration. Bytes, seconds, or a number of things. Cheap to clone.
 pub(super) type Limits = Arc<[(&'static str, f64)]>;
 
-/// The bounds of a configuration. 0 for a time of `mqtt` is no bound.
+/// The bounds of a configuration. 0 for a time of `mqtt` and for a retention is no bound.
 #[must_use]
 pub fn limits(config: &Config) -> Limits {
     let (log, mqtt, http) = (&config.store, &config.mqtt, &config.http);
@@ -16,9 +16,15 @@ pub fn limits(config: &Config) -> Limits {
         ("log.tail_cache_bytes", log.tail_cache_bytes as f64),
         ("log.append_queue_bytes", log.append_queue_bytes as f64),
         ("log.index_buffer_bytes", log.index_buffer_bytes as f64),
+        ("log.index_cache_bytes", log.index_cache_bytes as f64),
+        ("log.live_queues_bytes", log.live_queues_bytes as f64),
+        ("log.queue_ttl", log.queue_ttl.as_secs_f64()),
+        ("log.retention.time", log.retention.time.unwrap_or_default().as_secs_f64()),
+        ("log.retention.bytes", log.retention.bytes.unwrap_or_default() as f64),
         ("log.record_bytes_max", f64::from(log.record_bytes_max)),
         ("log.checkpoint_interval", log.checkpoint_interval.as_secs_f64()),
         ("log.async_flush_interval", log.async_flush_interval.as_secs_f64()),
+        ("log.retention_interval", log.retention_interval.as_secs_f64()),
         ("mqtt.connections_max", mqtt.connections_max as f64),
         ("mqtt.connect_timeout", mqtt.connect_timeout.as_secs_f64()),
         ("mqtt.keep_alive_max", mqtt.keep_alive_max.as_secs_f64()),

@@ -9,6 +9,7 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::PrometheusBuilder;
+use tidemill_store::StoreError;
 
 use super::{State, health};
 use crate::delivery::State as TargetState;
@@ -43,16 +44,33 @@ fn describe() {
     describe_counter!("tidemill_store_batches_total", "Batches written to the log.");
     describe_counter!("tidemill_store_syncs_total", "fdatasync calls on the log.");
     describe_counter!("tidemill_store_entries_total", "Index entries assigned to queues.");
+    describe_counter!("tidemill_store_deleted_segments_total", "Segments of the log that retention deleted.");
+    describe_counter!("tidemill_store_deleted_bytes_total", "Bytes of the log that retention deleted.");
+    describe_counter!(
+        "tidemill_store_retained_kept_total",
+        "Retained messages written again because retention deleted their segment."
+    );
     describe_gauge!("tidemill_store_log_bytes", "Bytes of the log on disk.");
     describe_gauge!("tidemill_store_queues", "Queues in the catalogue.");
     describe_gauge!("tidemill_store_append_queue_bytes", "Bytes of records waiting for the log writer.");
     describe_gauge!("tidemill_store_index_buffer_bytes", "Bytes of index entries waiting for RocksDB.");
-    describe_gauge!("tidemill_store_poisoned", "1 when a failed fsync or a full disk stops new records.");
+    describe_gauge!(
+        "tidemill_store_live_queues_bytes",
+        "Bytes of entries of queues that are in memory only."
+    );
+    describe_gauge!(
+        "tidemill_store_full",
+        "1 when a full disk stops new records: free space, and they are taken again."
+    );
+    describe_gauge!(
+        "tidemill_store_poisoned",
+        "1 when a failed fsync or index stops new records: the hub needs a restart."
+    );
     describe_gauge!("tidemill_store_redispatched_records", "Records indexed anew when the store was opened.");
     describe_gauge!("tidemill_store_torn_bytes", "Bytes cut from a torn tail when the store was opened.");
     describe_gauge!(
         "tidemill_limit",
-        "A bound by its name in the configuration, in bytes, seconds or things; 0 seconds of mqtt is no bound."
+        "A bound by its name in the configuration, in bytes, seconds or things; 0 of a retention and 0 seconds of mqtt are no bound."
     );
     describe_gauge!("tidemill_http_tails", "Requests for records that are running.");
     describe_gauge!("process_resident_memory_bytes", "Resident memory size in bytes.");
@@ -67,6 +85,10 @@ fn describe() {
         "Records whose properties this version cannot read."
     );
     describe_counter!(
+        "tidemill_router_skipped_total",
+        "Records that retention deleted before the router came to them."
+    );
+    describe_counter!(
         "tidemill_router_matched_total",
         "Records that a rule matched since the rules were loaded."
     );
@@ -77,6 +99,10 @@ fn describe() {
     describe_gauge!("tidemill_router_lag_entries", "Records that the router has still to look at.");
     describe_counter!("tidemill_delivery_delivered_total", "Events confirmed since the rules were loaded.");
     describe_counter!("tidemill_delivery_retries_total", "Events sent again since the rules were loaded.");
+    describe_counter!(
+        "tidemill_delivery_skipped_total",
+        "Records that retention deleted before the target had them."
+    );
     describe_gauge!("tidemill_delivery_dead_letters", "Dead letters of the target.");
     describe_gauge!(
         "tidemill_delivery_lag_entries",
@@ -105,11 +131,18 @@ fn store(state: &State) {
     counter!("tidemill_store_batches_total").absolute(stats.batches);
     counter!("tidemill_store_syncs_total").absolute(stats.syncs);
     counter!("tidemill_store_entries_total").absolute(stats.entries);
+    counter!("tidemill_store_deleted_segments_total").absolute(stats.deleted_segments);
+    counter!("tidemill_store_deleted_bytes_total").absolute(stats.deleted_bytes);
+    counter!("tidemill_store_retained_kept_total").absolute(stats.retained_kept);
     gauge!("tidemill_store_log_bytes").set(stats.log_bytes as f64);
     gauge!("tidemill_store_queues").set(stats.queues as f64);
     gauge!("tidemill_store_append_queue_bytes").set(stats.append_queue_bytes as f64);
     gauge!("tidemill_store_index_buffer_bytes").set(stats.index_buffer_bytes as f64);
-    gauge!("tidemill_store_poisoned").set(if state.store.fault().is_some() { 1.0 } else { 0.0 });
+    gauge!("tidemill_store_live_queues_bytes").set(stats.live_queues_bytes as f64);
+    let fault = state.store.fault();
+    let is_full = matches!(fault, Some(StoreError::Full { .. }));
+    gauge!("tidemill_store_full").set(f64::from(u8::from(is_full)));
+    gauge!("tidemill_store_poisoned").set(f64::from(u8::from(fault.is_some() && !is_full)));
     gauge!("tidemill_store_redispatched_records").set(stats.redispatched as f64);
     gauge!("tidemill_store_torn_bytes").set(stats.torn_bytes as f64);
 }
@@ -142,6 +175,7 @@ fn router(state: &State) {
     counter!("tidemill_router_records_total").absolute(router.records);
     counter!("tidemill_router_not_json_total").absolute(router.not_json);
     counter!("tidemill_router_undecodable_total").absolute(router.undecodable);
+    counter!("tidemill_router_skipped_total").absolute(router.skipped);
     gauge!("tidemill_router_stalled").set(if router.error.is_some() { 1.0 } else { 0.0 });
     gauge!("tidemill_router_lag_entries").set(view.router_lag(&state.store) as f64);
     for (index, rule) in view.set.rules.iter().enumerate() {
@@ -158,6 +192,7 @@ fn delivery(state: &State) {
         let now = target.snapshot(&state.store);
         counter!("tidemill_delivery_delivered_total", &labels).absolute(now.delivered);
         counter!("tidemill_delivery_retries_total", &labels).absolute(now.retries);
+        counter!("tidemill_delivery_skipped_total", &labels).absolute(now.skipped);
         gauge!("tidemill_delivery_dead_letters", &labels).set(now.dead_letters as f64);
         gauge!("tidemill_delivery_lag_entries", &labels).set(now.lag as f64);
         gauge!("tidemill_delivery_oldest_age_seconds", &labels).set(now.oldest_age_ms as f64 / 1000.0);

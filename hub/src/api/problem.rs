@@ -61,6 +61,7 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         let status = match &error {
             StoreError::NoQueue(_) => StatusCode::NOT_FOUND,
+            StoreError::Gone(_) => StatusCode::GONE,
             StoreError::BadFilter { .. } => StatusCode::BAD_REQUEST,
             StoreError::Closed => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,

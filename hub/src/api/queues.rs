@@ -68,7 +68,7 @@ pub(super) async fn list(
 ) -> Result<Json<Page>, Problem> {
     let Query(params) = params?;
     let limit = params.limit.unwrap_or(LIMIT).clamp(1, LIMIT_MAX);
-    let found = state.store.queues(params.after.map(QueueId), limit)?;
+    let found = state.store.queues(params.after.map(QueueId), limit).await?;
     let next = found.last().filter(|_| found.len() == limit).map(|queue| queue.id.0);
     let (mut readers, readers_complete) = readers(&state, &found).await?;
     let queues = found
@@ -143,7 +143,7 @@ pub(super) async fn drop_orphan(
     id: Result<Path<u64>, PathRejection>,
 ) -> Result<StatusCode, Problem> {
     let Path(id) = id?;
-    let queue = state.store.queue(QueueId(id))?;
+    let queue = state.store.queue(QueueId(id)).await?;
     let rule = orphan(&state, &queue)?;
     let entries = queue.end.saturating_sub(queue.first);
     router::delete(&state.store, queue.id, rule).await?;

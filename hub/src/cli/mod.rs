@@ -9,16 +9,18 @@
 //! - `publish`: publish messages
 //! - `tail`: print the records of a running hub
 //! - `why`: what became of one record
+//! - `store/`: look at a data directory that no hub has open, and mend its index
 //! - `api`: asking a running hub
 //! - `limits`: open files
 //!
-//! `demo` is [`crate::demo`]'s, `schema` prints the rule language's JSON Schema.
+//! `demo` is [`crate::demo`]'s, `bench` is `crate::bench`'s, `schema` prints the rule language's JSON Schema.
 
 mod api;
 mod check;
 mod limits;
 mod publish;
 mod serve;
+mod store;
 mod tail;
 mod why;
 
@@ -26,7 +28,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::demo;
+use crate::{bench, demo};
 
 /// Device messages in over MQTT, stored once, and every consumer served from that one copy.
 #[derive(Debug, Parser)]
@@ -50,6 +52,10 @@ enum Command {
     Pub(publish::Args),
     /// Tell what became of one record of a running hub
     Why(why::Args),
+    /// Look at a data directory that no hub has open, and mend its index
+    Store(store::Args),
+    /// Measure this machine and what Tidemill does with it
+    Bench(bench::Args),
     /// Print the JSON Schema of connections and rules
     Schema,
 }
@@ -80,6 +86,8 @@ pub fn main() -> ExitCode {
         Command::Tail(args) => on_runtime(tail::run(args)),
         Command::Pub(args) => on_runtime(publish::run(args)),
         Command::Why(args) => on_runtime(why::run(args)),
+        Command::Store(args) => store::run(&args),
+        Command::Bench(args) => limits::raise().and_then(|()| bench::run(args)),
         Command::Schema => print(&format!("{:#}\n", tidemill_rules::schema())),
     };
     match done {

@@ -12,6 +12,7 @@ use tidemill_rules::{Diagnostic, RuleSet};
 use super::flags::{Flags, flag_diagnostic};
 use super::listen::{self, Place};
 use super::settings::{HttpSettings, LogSettings, Settings, Telemetry, Top};
+use super::streams;
 use crate::{mqtt, telemetry};
 
 /// Largest configuration or rule file in bytes; a larger one is surely not what was meant.
@@ -101,8 +102,14 @@ pub fn load(source: &Source) -> Result<Config, ConfigError> {
     problems.extend(no_dir(flags, main.as_ref(), data_dir.as_deref()));
     let dir = flags.data_dir.clone().or(data_dir).unwrap_or_else(|| "tidemill-data".into());
     let flush = flags.flush.or(flush).map(Into::into).unwrap_or_default();
-    let store = settings.log.options(&dir, flush);
+    let mut store = settings.log.options(&dir, flush);
     if let Some(main) = &main {
+        store.streams = streams::read(main, &store, &mut problems);
+        problems.extend(streams::useless(
+            at(main, "log", "retention"),
+            "`log.retention`",
+            &settings.log.retention,
+        ));
         problems.extend(useless(main, &settings.log, &http, &settings.telemetry));
         problems.extend(mismatch(main, &mqtt, &store));
     }
@@ -140,7 +147,7 @@ fn section<T: DeserializeOwned + Default>(main: &Node, key: &str, problems: &mut
 }
 
 /// Decodes a map. An entry that cannot be is reported and left out, so that every other one is looked at as well.
-fn decode<T: DeserializeOwned + Default>(map: &Node, problems: &mut Vec<Diagnostic>) -> T {
+pub(super) fn decode<T: DeserializeOwned + Default>(map: &Node, problems: &mut Vec<Diagnostic>) -> T {
     let mut map = map.clone();
     loop {
         let errors = match map.decode() {
@@ -335,7 +342,8 @@ mod tests {
 
     #[test]
     fn settings_have_units_and_flags_win() {
-        let text = "data_dir: /var/lib/tidemill\nflush: async\nlog: { segment_bytes: 64MiB, checkpoint_interval: 50ms }\n\
+        let text = "data_dir: /var/lib/tidemill\nflush: async\nlog: { segment_bytes: 64MiB, checkpoint_interval: 50ms, \
+                    shards: 4, retention: { time: 7d, bytes: 10GB }, queue_ttl: 1h }\n\
                     http: { listen: \"127.0.0.1:9090\" }\ntelemetry: { log: json, level: warn }\n";
         let flags = Flags { http: Some("127.0.0.1:7070".parse().unwrap()), ..Flags::default() };
         let config = inline(text, flags).unwrap_or_else(|error| panic!("{error}"));
@@ -345,6 +353,10 @@ mod tests {
             (64 << 20, tidemill_store::Flush::Async)
         );
         assert_eq!(config.http.listen, "127.0.0.1:7070".parse().unwrap());
+        let kept = config.store.retention;
+        let week = std::time::Duration::from_secs(7 * 24 * 3600);
+        assert_eq!((config.store.shards, kept.time, kept.bytes), (4, Some(week), Some(10_000_000_000)));
+        assert_eq!(config.store.queue_ttl.as_secs(), 3600);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //!
 //! # Layout
 //! - `settings`: the shape of `tidemill.yaml` beside rules and connections
+//! - `streams`: `streams:` and retention
 //! - `flags`: what the command line overrides
 //! - `load`: file, included files and flags into one checked [`Config`]
 //! - `listen`: why nothing listens beyond loopback by accident
@@ -13,6 +14,7 @@ mod flags;
 mod listen;
 mod load;
 mod settings;
+mod streams;
 
 pub use flags::Flags;
 pub use load::{Config, ConfigError, Rules, Source, load};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tidemill_rules::units;
-use tidemill_store::Flush;
+use tidemill_store::{Flush, Retention};
 
 use crate::mqtt;
 
@@ -22,6 +22,8 @@ pub(super) struct Top {
     pub flush: Option<FlushSetting>,
     #[serde(rename = "log")]
     _log: IgnoredAny,
+    #[serde(rename = "streams")]
+    _streams: IgnoredAny,
     #[serde(rename = "mqtt")]
     _mqtt: IgnoredAny,
     #[serde(rename = "http")]
@@ -74,6 +76,8 @@ impl From<FlushSetting> for Flush {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct LogSettings {
+    shards: Option<u16>,
+    pub(super) retention: RetentionSettings,
     #[serde(deserialize_with = "units::size_option")]
     segment_bytes: Option<u64>,
     #[serde(deserialize_with = "units::size_option")]
@@ -83,11 +87,43 @@ pub(super) struct LogSettings {
     #[serde(deserialize_with = "units::size_option")]
     index_buffer_bytes: Option<u64>,
     #[serde(deserialize_with = "units::size_option")]
+    index_cache_bytes: Option<u64>,
+    #[serde(deserialize_with = "units::size_option")]
+    live_queues_bytes: Option<u64>,
+    #[serde(deserialize_with = "units::duration_option")]
+    queue_ttl: Option<Duration>,
+    #[serde(deserialize_with = "units::size_option")]
     record_bytes_max: Option<u64>,
     #[serde(deserialize_with = "units::duration_option")]
     checkpoint_interval: Option<Duration>,
     #[serde(deserialize_with = "units::duration_option")]
     async_flush_interval: Option<Duration>,
+    #[serde(deserialize_with = "units::duration_option")]
+    retention_interval: Option<Duration>,
+}
+
+/// [`Retention`] as written.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RetentionSettings {
+    #[serde(deserialize_with = "units::duration_option")]
+    pub time: Option<Duration>,
+    #[serde(deserialize_with = "units::size_option")]
+    pub bytes: Option<u64>,
+}
+
+impl RetentionSettings {
+    /// The keys whose value keeps nothing.
+    pub(super) fn useless(&self) -> Vec<&'static str> {
+        let zero = [("time", self.time == Some(Duration::ZERO)), ("bytes", self.bytes == Some(0))];
+        zero.into_iter().filter_map(|(key, is_zero)| is_zero.then_some(key)).collect()
+    }
+}
+
+impl From<RetentionSettings> for Retention {
+    fn from(RetentionSettings { time, bytes }: RetentionSettings) -> Self {
+        Retention { time, bytes }
+    }
 }
 
 impl LogSettings {
@@ -98,25 +134,33 @@ impl LogSettings {
         set_size(&mut options.tail_cache_bytes, self.tail_cache_bytes);
         set_size(&mut options.append_queue_bytes, self.append_queue_bytes);
         set_size(&mut options.index_buffer_bytes, self.index_buffer_bytes);
+        set_size(&mut options.index_cache_bytes, self.index_cache_bytes);
+        set_size(&mut options.live_queues_bytes, self.live_queues_bytes);
         set(&mut options.segment_bytes, self.segment_bytes);
+        set(&mut options.shards, self.shards);
+        set(&mut options.queue_ttl, self.queue_ttl);
+        options.retention = self.retention.into();
         set(
             &mut options.record_bytes_max,
             self.record_bytes_max.map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX)),
         );
         set(&mut options.checkpoint_interval, self.checkpoint_interval);
         set(&mut options.async_flush_interval, self.async_flush_interval);
+        set(&mut options.retention_interval, self.retention_interval);
         options
     }
 
     /// The keys whose value is of no use.
     pub(super) fn useless(&self) -> Vec<&'static str> {
         let zero = [
+            ("shards", self.shards == Some(0)),
             ("segment_bytes", self.segment_bytes == Some(0)),
             ("append_queue_bytes", self.append_queue_bytes == Some(0)),
             ("index_buffer_bytes", self.index_buffer_bytes == Some(0)),
             ("record_bytes_max", self.record_bytes_max == Some(0)),
             ("checkpoint_interval", self.checkpoint_interval == Some(Duration::ZERO)),
             ("async_flush_interval", self.async_flush_interval == Some(Duration::ZERO)),
+            ("retention_interval", self.retention_interval == Some(Duration::ZERO)),
         ];
         zero.into_iter().filter_map(|(key, is_zero)| is_zero.then_some(key)).collect()
     }

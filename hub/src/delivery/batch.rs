@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tidemill_connectors::{Fault, Follow, OutEvent, SendError};
 use tidemill_rules::Retry;
-use tidemill_store::{CursorPlace, DeadLetter, Pointer, Position};
+use tidemill_store::{CursorPlace, DeadLetter, Pointer};
 
 /// Longest error text kept with a dead letter, in bytes.
 const ERROR_BYTES_MAX: usize = 1024;
@@ -21,6 +21,8 @@ pub(super) struct Entry {
     pub(super) offset: u64,
     /// Its record.
     pub(super) pointer: Pointer,
+    /// The record's sequence.
+    pub(super) sequence: u64,
     /// When its record was stored, in milliseconds since the Unix epoch.
     pub(super) time_ms: i64,
 }
@@ -36,8 +38,8 @@ pub(super) struct Batch {
     tries: Vec<Try>,
     /// Given up, and not yet written as dead letters.
     dead: Vec<DeadLetter>,
-    /// Position of the last entry that left `entries`.
-    passed: Option<Position>,
+    /// Sequence of the last entry that left `entries`.
+    passed: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -192,11 +194,11 @@ impl Batch {
     /// Where the cursor may move to: past all done entries at the front.
     pub(super) fn place(&mut self) -> Option<CursorPlace> {
         while let Some((entry, true)) = self.entries.front() {
-            self.passed = Some(entry.pointer.position);
+            self.passed = Some(entry.sequence);
             self.entries.pop_front();
         }
         let offset = self.entries.front().map_or(self.next, |(entry, _)| entry.offset);
-        self.passed.map(|position| CursorPlace { offset, position })
+        self.passed.map(|sequence| CursorPlace { offset, sequence })
     }
 
     fn done(&mut self, offset: u64) {
@@ -263,6 +265,7 @@ fn unanswered() -> SendError {
 mod tests {
     use bytes::Bytes;
     use tidemill_rules::CloudEvent;
+    use tidemill_store::Position;
 
     use super::*;
 
@@ -281,7 +284,7 @@ mod tests {
                 extensions: Vec::new(),
                 data: Some(Bytes::from_static(b"0123456789")),
             };
-            let entry = Entry { offset, pointer, time_ms: 5 };
+            let entry = Entry { offset, pointer, sequence: offset, time_ms: 5 };
             batch.push(entry, OutEvent { event, slots: Vec::new(), order_key: *key });
         }
         batch
@@ -307,7 +310,7 @@ mod tests {
         batch.settle(attempt(3), outcomes, &Retry::default());
         assert_eq!((batch.place(), left(&batch)), (None, vec!["10"]));
         batch.settle(attempt(1), vec![Ok(())], &Retry::default());
-        assert_eq!(batch.place(), Some(CursorPlace { offset: 13, position: Position::new(0, 12) }));
+        assert_eq!(batch.place(), Some(CursorPlace { offset: 13, sequence: 12 }));
         assert!(batch.is_done());
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tidemill_connectors::Connections;
 use tidemill_rules::RuleSet;
-use tidemill_store::{CursorKey, QueueId, Start, Store, StoreError};
+use tidemill_store::{Cursor, CursorKey, QueueId, Start, Store, StoreError};
 use tokio::task::JoinSet;
 use tracing::warn;
 
@@ -68,7 +68,7 @@ impl Deliveries {
                 let target = connections.target(rule_index, target_index);
                 let owner = target_owner(&rule.name, &def.name);
                 let key = CursorKey { owner: owner.clone(), queue: queue.id };
-                let place = store.open_cursor(key.clone(), Start::Latest).await?;
+                let Cursor { id, place } = store.open_cursor(key.clone(), Start::Latest).await?;
                 let dead_letters = store.dead_letter_count(&owner).await?;
                 let status = Arc::new(TargetStatus::new(place.offset, dead_letters));
                 started.targets.push(TargetHandle {
@@ -91,7 +91,8 @@ impl Deliveries {
                     target: def.name.clone(),
                     mapper,
                     key,
-                    done: place.position,
+                    cursor: id,
+                    done: place.sequence,
                     retry: def.retry,
                     status,
                     stop,

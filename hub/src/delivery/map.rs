@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tidemill_connectors::{OutEvent, Target};
 use tidemill_rules::{Context, Rule, RuleSet};
-use tidemill_store::{Position, ReadBatch, Record};
+use tidemill_store::{ReadBatch, Record};
 
 use super::batch::{Batch, Entry};
 use crate::identity::EventIds;
@@ -30,11 +30,12 @@ impl Mapper {
 
     /// Maps what was read, but for records up to `done`. What cannot be mapped can never be delivered: it is dead at
     /// once.
-    pub(super) fn batch(&self, read: &ReadBatch, done: Position, now_ms: i64) -> Batch {
+    pub(super) fn batch(&self, read: &ReadBatch, done: u64, now_ms: i64) -> Batch {
         let mut batch = Batch::new(read.next);
         for (offset, record) in &read.records {
-            let entry = Entry { offset: *offset, pointer: record.pointer(), time_ms: record.time_ms };
-            if record.position <= done {
+            let (pointer, sequence) = (record.pointer(), record.sequence);
+            let entry = Entry { offset: *offset, pointer, sequence, time_ms: record.time_ms };
+            if sequence <= done {
                 batch.push_done(entry);
                 continue;
             }

@@ -23,6 +23,7 @@ pub enum State {
 pub struct TargetStatus {
     delivered: AtomicU64,
     retries: AtomicU64,
+    skipped: AtomicU64,
     dead_letters: AtomicU64,
     cursor: AtomicU64,
     /// When the oldest undelivered record in flight was stored; 0 when nothing is in flight.
@@ -53,6 +54,8 @@ pub struct TargetSnapshot {
     pub delivered: u64,
     /// Events sent again since the rules were loaded, each time counted.
     pub retries: u64,
+    /// Records that retention deleted before the target had them.
+    pub skipped: u64,
     /// Dead letters ever.
     pub dead_letters: u64,
     /// Lowest offset of the rule's queue not yet done.
@@ -71,6 +74,7 @@ impl TargetStatus {
         TargetStatus {
             delivered: AtomicU64::new(0),
             retries: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
             dead_letters: AtomicU64::new(dead_letters),
             cursor: AtomicU64::new(cursor),
             oldest_ms: AtomicI64::new(0),
@@ -89,6 +93,10 @@ impl TargetStatus {
 
     pub(super) fn retried(&self, events: u64) {
         self.retries.fetch_add(events, Relaxed);
+    }
+
+    pub(super) fn skipped(&self, records: u64) {
+        self.skipped.fetch_add(records, Relaxed);
     }
 
     pub(super) fn buried(&self, dead_letters: u64) {
@@ -135,7 +143,7 @@ impl TargetStatus {
     pub fn snapshot(&self, store: &Store, queue: QueueId) -> TargetSnapshot {
         let told = self.state.lock().clone();
         let cursor = self.cursor();
-        let end = store.queue(queue).map_or(cursor, |queue| queue.end).max(cursor);
+        let end = store.queue_end(queue).unwrap_or_default().max(cursor);
         let oldest = self.oldest_ms.load(Relaxed);
         let age = if oldest == 0 { 0 } else { now_ms().saturating_sub(oldest) };
         TargetSnapshot {
@@ -145,6 +153,7 @@ impl TargetStatus {
             last_error_ms: told.last_error_ms,
             delivered: self.delivered.load(Relaxed),
             retries: self.retries.load(Relaxed),
+            skipped: self.skipped.load(Relaxed),
             dead_letters: self.dead_letters.load(Relaxed),
             cursor,
             end,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tidemill_connectors::{BatchMax, Follow, SendError, Sink};
 use tidemill_rules::Retry;
-use tidemill_store::{CursorKey, Position, ReadRequest, Store, StoreError, Watcher};
+use tidemill_store::{CursorId, CursorKey, ReadRequest, Store, StoreError, Watcher};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -34,9 +34,11 @@ pub(super) struct Plan {
     pub(super) target: String,
     pub(super) mapper: Arc<Mapper>,
     pub(super) key: CursorKey,
+    /// The store's number for that cursor.
+    pub(super) cursor: CursorId,
     /// Entries of records up to this one were done before. After a crash the router may derive them anew, behind the
     /// cursor's offset; they are passed over.
-    pub(super) done: Position,
+    pub(super) done: u64,
     pub(super) retry: Retry,
     pub(super) status: Arc<TargetStatus>,
     pub(super) stop: Stop,
@@ -135,9 +137,14 @@ impl Delivery {
                 return Err(Ended);
             }
             match self.plan.store.read(request).await {
-                Ok(read) if read.records.is_empty() => return Ok(None),
                 Ok(read) => {
+                    // Also without a record: those that are gone are passed, else the watch would ring for them again and again.
                     self.next = read.next;
+                    self.plan.status.skipped(read.skipped);
+                    if read.records.is_empty() {
+                        self.plan.status.moved(read.next);
+                        return Ok(None);
+                    }
                     return Ok(Some(self.plan.mapper.batch(&read, self.plan.done, now_ms())));
                 }
                 Err(error) => self.store_failed("reading the rule's queue", &error).await?,
@@ -205,7 +212,7 @@ impl Delivery {
             }
         }
         if let Some(place) = batch.place() {
-            self.plan.store.commit(&self.plan.key, place);
+            self.plan.store.commit(self.plan.cursor, place);
             self.plan.status.moved(place.offset);
         }
         Ok(())

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tidemill_connectors::{BatchMax, Fault, Follow, OutEvent, SendError, Sink, Target};
 use tidemill_rules::{Retry, RuleSet, Template, yaml};
-use tidemill_store::{CursorKey, CursorPlace, Options, Position, QueueInfo, ReadRequest, Start, Store};
+use tidemill_store::{Cursor, CursorKey, CursorPlace, Options, QueueInfo, ReadRequest, Start, Store};
 
 use super::map::Mapper;
 use super::status::{State, TargetStatus};
@@ -148,7 +148,8 @@ impl Bench {
         self.derive(count).await;
     }
 
-    async fn append(&self, numbers: impl IntoIterator<Item = (u64, &'static str)>) -> (usize, Vec<Position>) {
+    /// How many there were, and the sequence of the first.
+    async fn append(&self, numbers: impl IntoIterator<Item = (u64, &'static str)>) -> (usize, u64) {
         let properties = Properties { client: "c".into(), ..Properties::default() }.encode().unwrap();
         let records = numbers.into_iter().map(|(number, key)| {
             let payload = if key == "bad" { "no json".to_owned() } else { format!(r#"{{"n":{number}}}"#) };
@@ -157,15 +158,16 @@ impl Bench {
         });
         let records: Vec<_> = records.collect();
         let count = records.len();
-        let positions = self.store.append(records).await.unwrap().positions;
-        (count, positions)
+        let first = self.store.next_sequence();
+        self.store.append(records).await.unwrap();
+        (count, first)
     }
 
     /// Derives the rule's queue from the newest records.
     async fn derive(&self, count: usize) {
         let request = ReadRequest {
             queue: self.source.id,
-            from: self.store.queue(self.source.id).unwrap().end - count as u64,
+            from: self.store.queue_end(self.source.id).unwrap() - count as u64,
             records_max: count,
             bytes_max: 1 << 20,
             durable: true,
@@ -173,7 +175,7 @@ impl Bench {
         let read = self.store.read(request).await.unwrap();
         assert_eq!(read.records.len(), count);
         let key = CursorKey { owner: "router".to_owned(), queue: self.source.id };
-        let place = CursorPlace { offset: read.next, position: read.records.last().unwrap().1.position };
+        let place = CursorPlace { offset: read.next, sequence: read.records.last().unwrap().1.sequence };
         let entries = read.records.iter().map(|(_, record)| (self.queue.id, record.pointer())).collect();
         self.store.derive(key, place, entries).await.unwrap();
     }
@@ -183,7 +185,7 @@ impl Bench {
     }
 
     async fn deliver(&self, script: &Arc<Scripted>, retry: Retry) -> Running {
-        let place = self.store.open_cursor(self.key(), Start::Earliest).await.unwrap();
+        let Cursor { id, place } = self.store.open_cursor(self.key(), Start::Earliest).await.unwrap();
         let status = Arc::new(TargetStatus::new(place.offset, 0));
         let mapper = Mapper {
             set: Arc::clone(&self.set),
@@ -197,7 +199,8 @@ impl Bench {
             target: "out".to_owned(),
             mapper: Arc::new(mapper),
             key: self.key(),
-            done: place.position,
+            cursor: id,
+            done: place.sequence,
             retry,
             status: Arc::clone(&status),
             stop: stop.clone(),
@@ -394,10 +397,10 @@ async fn a_hard_stop_leaves_what_is_not_confirmed_for_the_next_start() {
 #[tokio::test(flavor = "multi_thread")]
 async fn entries_that_are_derived_anew_after_a_crash_are_not_sent_again() {
     let bench = Bench::new().await;
-    let (count, positions) = bench.append((0..5).map(|n| (n, "a"))).await;
+    let (count, first) = bench.append((0..5).map(|n| (n, "a"))).await;
     // As a crash leaves it: the cursor is durable, and the queue has to be derived again.
-    bench.store.open_cursor(bench.key(), Start::Earliest).await.unwrap();
-    bench.store.commit(&bench.key(), CursorPlace { offset: 3, position: positions[2] });
+    let cursor = bench.store.open_cursor(bench.key(), Start::Earliest).await.unwrap();
+    bench.store.commit(cursor.id, CursorPlace { offset: 3, sequence: first + 2 });
     let script = Scripted::new(|_, _| Ok(()));
     let running = bench.deliver(&script, fast()).await;
     bench.derive(count).await;

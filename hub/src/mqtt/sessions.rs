@@ -5,11 +5,13 @@
 use std::sync::Arc;
 
 use bytestring::ByteString;
-use tidemill_store::{Collection, CursorKey, CursorPlace, Position, QueueId, Start, Store, StoreError};
+use tidemill_store::{
+    Collection, CursorKey, CursorPlace, FilterRequest, History, Keep, QueueId, Start, Store, StoreError,
+};
 use tracing::{error, warn};
 
 use super::registry::Holder;
-use super::session::{DocumentError, Session, Stored, Subscription, Will};
+use super::session::{Cursor, DocumentError, Session, Stored, Subscription, Will};
 use super::shared::{Shared, now_ms};
 use crate::message::{self, Properties};
 
@@ -33,28 +35,40 @@ pub(super) async fn open_queue(
     client: &str,
     filter: &str,
     durable: bool,
-) -> Result<(QueueId, CursorPlace), StoreError> {
-    let info = store.open_filter(filter).await?;
-    let place = CursorPlace { offset: info.end, position: Position::ZERO };
-    if durable && let Err(error) = new_cursor(store, cursor_key(client, info.id), place).await {
-        release(store, info.id).await;
-        return Err(error);
+) -> Result<(QueueId, Cursor), StoreError> {
+    // What a session that ends with its connection has not read then, nobody will.
+    let keep = if durable { Keep::Durable } else { Keep::Live };
+    let request = FilterRequest { filter: filter.to_owned(), keep, history: History::None };
+    let info = store.open_filters(vec![request]).await?.pop().ok_or(StoreError::Closed)?;
+    let place = CursorPlace { offset: info.end, sequence: 0 };
+    if !durable {
+        return Ok((info.id, Cursor::at(place)));
     }
-    Ok((info.id, place))
+    match new_cursor(store, cursor_key(client, info.id), place).await {
+        Ok(cursor) => Ok((info.id, cursor)),
+        Err(error) => {
+            release(store, info.id).await;
+            Err(error)
+        }
+    }
 }
 
 /// Makes a cursor at a place. One that a crash left behind is moved there: what it missed, nobody asked for.
-pub(super) async fn new_cursor(store: &Store, key: CursorKey, place: CursorPlace) -> Result<(), StoreError> {
-    let found = store.open_cursor(key.clone(), Start::Offset(place.offset)).await?;
-    if found.offset != place.offset {
-        store.commit(&key, place);
+pub(super) async fn new_cursor(
+    store: &Store,
+    key: CursorKey,
+    place: CursorPlace,
+) -> Result<Cursor, StoreError> {
+    let found = store.open_cursor(key, Start::Offset(place.offset)).await?;
+    if found.place.offset != place.offset {
+        store.commit(found.id, place);
     }
-    Ok(())
+    Ok(Cursor::kept(tidemill_store::Cursor { place, ..found }))
 }
 
 /// Gives a queue back.
 pub(super) async fn release(store: &Store, queue: QueueId) {
-    match store.release_filter(queue).await {
+    match store.release_filters(vec![queue]).await {
         Ok(()) | Err(StoreError::Closed) => {}
         Err(error) => warn!(queue = queue.0, %error, "could not give a queue back"),
     }
@@ -69,12 +83,11 @@ pub(super) async fn load(shared: &Shared, client: &ByteString) -> Result<Option<
         return Ok(None);
     };
     let stored = Stored::decode(document).map_err(broken)?;
-    let mut places = Vec::with_capacity(stored.subscriptions.len());
-    for subscription in &stored.subscriptions {
-        let key = cursor_key(client, subscription.queue);
-        places.push(store.open_cursor(key, Start::Offset(subscription.next)).await.map_err(failed)?);
-    }
-    stored.into_session(client.clone(), &places).map(Some).map_err(broken)
+    // The place of a shared subscription is its group's.
+    let own = stored.subscriptions.iter().filter(|subscription| !subscription.is_shared());
+    let keys = own.map(|own| (cursor_key(client, own.queue), Start::Offset(own.next)));
+    let cursors = store.open_cursors(keys.collect()).await.map_err(failed)?;
+    stored.into_session(client.clone(), cursors).map(Some).map_err(broken)
 }
 
 /// Writes a session down.

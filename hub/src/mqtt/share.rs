@@ -14,7 +14,7 @@ use std::sync::Arc;
 use foldhash::HashMap;
 use parking_lot::Mutex;
 use tidemill_store::{
-    CursorKey, CursorPlace, Pointer, Position, QueueInfo, ReadRequest, Record, Start, Store, StoreError,
+    CursorKey, CursorPlace, Pointer, QueueInfo, ReadRequest, Record, Start, Store, StoreError,
 };
 use tracing::warn;
 
@@ -84,20 +84,13 @@ impl Groups {
             group.state.lock().subscribers += 1;
             return Ok(());
         }
-        let end = CursorPlace { offset: queue.end, position: Position::ZERO };
-        let place = if fresh {
-            sessions::new_cursor(store, key.clone(), end).await?;
-            end
+        let end = CursorPlace { offset: queue.end, sequence: 0 };
+        let cursor = if fresh {
+            sessions::new_cursor(store, key.clone(), end).await?
         } else {
-            store.open_cursor(key.clone(), Start::Offset(end.offset)).await?
+            Cursor::kept(store.open_cursor(key.clone(), Start::Offset(end.offset)).await?)
         };
-        let state = State {
-            subscribers: 1,
-            cursor: Cursor::at(place),
-            again: BTreeMap::new(),
-            members: Vec::new(),
-            turn: 0,
-        };
+        let state = State { subscribers: 1, cursor, again: BTreeMap::new(), members: Vec::new(), turn: 0 };
         let group =
             Group { key: key.clone(), state: Mutex::new(state), reading: tokio::sync::Mutex::default() };
         self.all.lock().insert(key, Arc::new(group));
@@ -163,17 +156,19 @@ impl Group {
     pub(super) fn done(&self, store: &Store, offset: u64) {
         let mut state = self.state.lock();
         state.cursor.done(offset);
-        if let Some(place) = state.cursor.take_moved() {
-            store.commit(&self.key, place);
+        if let (Some(id), Some(place)) = (state.cursor.id(), state.cursor.take_moved()) {
+            store.commit(id, place);
         }
     }
 
-    /// Up to `room` messages for a member. When none come, `Err` is the offset to watch the queue from.
+    /// Up to `room` messages for a member. When none come, `Err` is the offset to watch the queue from. Counts those that are
+    /// gone from the log.
     pub(super) async fn pull(
         &self,
         store: &Store,
         mail: &Arc<Mail>,
         room: usize,
+        skipped: &mut u64,
     ) -> Result<Result<Vec<(u64, Record)>, u64>, StoreError> {
         if let Some(mine) = self.state.lock().fetch(mail, room) {
             return Ok(Ok(mine));
@@ -196,6 +191,13 @@ impl Group {
             let records = store.fetch(again.iter().map(|(_, pointer)| *pointer).collect()).await?;
             let mut state = self.state.lock();
             for ((offset, _), record) in again.into_iter().zip(records) {
+                let Some(record) = record else {
+                    // Retention has deleted it.
+                    *skipped += 1;
+                    state.again.remove(&offset);
+                    state.cursor.done(offset);
+                    continue;
+                };
                 if !state.assign(offset, record) {
                     break;
                 }
@@ -211,15 +213,16 @@ impl Group {
             durable: false,
         };
         let batch = store.read(request).await?;
+        *skipped += batch.skipped;
         let mut state = self.state.lock();
         if batch.records.is_empty() {
             state.cursor.skip_to(batch.next);
             return Ok(if batch.next < batch.end { Ok(Vec::new()) } else { Err(batch.next) });
         }
         for (offset, record) in batch.records {
-            let position = record.position;
+            let sequence = record.sequence;
             let pointer = record.pointer();
-            state.cursor.take(offset, position);
+            state.cursor.take(offset, sequence);
             // A member may have left while it was read for.
             if !state.assign(offset, record) {
                 state.again.insert(offset, pointer);
@@ -276,25 +279,27 @@ pub(super) fn give_back(session: &mut Session) -> Vec<(super::session::Subscript
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use tidemill_store::Retain;
+    use tidemill_store::{Position, Retain};
 
     use super::*;
 
     fn record(offset: u64) -> Record {
         Record {
             position: Position::from_u64(offset),
+            sequence: offset,
             time_ms: 0,
             topic: "a".into(),
             properties: Bytes::new(),
             payload: Bytes::new(),
             attributes: 0,
             retain: Retain::No,
+            kept: false,
             size: 1,
         }
     }
 
     fn group() -> Group {
-        let cursor = Cursor::at(CursorPlace { offset: 0, position: Position::ZERO });
+        let cursor = Cursor::at(CursorPlace { offset: 0, sequence: 0 });
         let (again, members) = (BTreeMap::new(), Vec::new());
         Group {
             key: group_key("g", tidemill_store::QueueId(1)),

@@ -93,6 +93,8 @@ tallied! {
     oversized "Messages not delivered because they are larger than the client accepts";
     /// Messages not delivered because their record cannot be read.
     unreadable "Messages not delivered because their record cannot be read";
+    /// Messages not delivered because retention had deleted them, or a queue in memory had forgotten them.
+    skipped "Messages not delivered because retention had deleted them, or a queue in memory had forgotten them";
     /// Packets from clients.
     packets_in "Packets from clients";
     /// Packets to clients.

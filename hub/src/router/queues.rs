@@ -60,7 +60,7 @@ pub async fn retire(store: &Store, set: &RuleSet) -> Result<(), StoreError> {
     let kept: HashSet<&str> = set.rules.iter().map(|rule| rule.name.as_str()).collect();
     let mut after = None;
     loop {
-        let page = store.queues(after, PAGE)?;
+        let page = store.queues(after, PAGE).await?;
         let Some(last) = page.last() else { break };
         after = Some(last.id);
         for queue in &page {
@@ -128,7 +128,7 @@ async fn retire_target(
     key: &CursorKey,
     place: CursorPlace,
 ) -> Result<(), StoreError> {
-    let end = store.queue(key.queue).map_or(0, |queue| queue.end);
+    let end = store.queue_end(key.queue).unwrap_or_default();
     let lag = end.saturating_sub(place.offset);
     if lag == 0 {
         store.delete_cursor(key).await?;

@@ -14,6 +14,8 @@ pub struct RouterStatus {
     pub(super) not_json: AtomicU64,
     /// Records whose properties this version cannot read.
     pub(super) undecodable: AtomicU64,
+    /// Records that retention deleted before they were read.
+    pub(super) skipped: AtomicU64,
     /// Lowest offset of the union queue not yet routed.
     pub(super) cursor: AtomicU64,
     /// Matches of each rule, in the set's order.
@@ -31,6 +33,8 @@ pub struct RouterSnapshot {
     pub not_json: u64,
     /// Of these, records whose properties this version cannot read: no match for any rule.
     pub undecodable: u64,
+    /// Records that retention deleted before they were read.
+    pub skipped: u64,
     /// Lowest offset of the union queue not yet routed.
     pub cursor: u64,
     /// Why the router is not getting on, if it is not.
@@ -45,6 +49,7 @@ impl RouterStatus {
             records: AtomicU64::new(0),
             not_json: AtomicU64::new(0),
             undecodable: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
             cursor: AtomicU64::new(0),
             matched: (0..rules).map(|_| AtomicU64::new(0)).collect(),
             error: Mutex::new(None),
@@ -69,6 +74,7 @@ impl RouterStatus {
             records: self.records.load(Relaxed),
             not_json: self.not_json.load(Relaxed),
             undecodable: self.undecodable.load(Relaxed),
+            skipped: self.skipped.load(Relaxed),
             cursor: self.cursor.load(Relaxed),
             error: self.error.lock().clone(),
         }

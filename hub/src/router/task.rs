@@ -122,14 +122,15 @@ impl Router {
         };
         let batch = self.store.read(request).await?;
         let Some((_, last)) = batch.records.last() else {
+            // What was there is gone: else the watch would ring for it again and again.
+            self.pass(&batch);
             return Ok(false);
         };
-        let place = CursorPlace { offset: batch.next, position: last.position };
+        let place = CursorPlace { offset: batch.next, sequence: last.sequence };
         let routed = self.route(&batch);
         self.store.derive(self.key.clone(), place, routed.entries).await?;
         // Counted only now: a step that is repeated after an error counts once.
-        self.next = batch.next;
-        self.status.cursor.store(batch.next, Relaxed);
+        self.pass(&batch);
         self.status.records.fetch_add(batch.records.len() as u64, Relaxed);
         self.status.not_json.fetch_add(routed.not_json, Relaxed);
         self.status.undecodable.fetch_add(routed.undecodable, Relaxed);
@@ -138,6 +139,13 @@ impl Router {
         }
         self.status.error.lock().take();
         Ok(true)
+    }
+
+    /// Goes on after a batch.
+    fn pass(&mut self, batch: &ReadBatch) {
+        self.next = batch.next;
+        self.status.cursor.store(batch.next, Relaxed);
+        self.status.skipped.fetch_add(batch.skipped, Relaxed);
     }
 
     fn route(&mut self, batch: &ReadBatch) -> Routed {

@@ -1,4 +1,4 @@
-//! What a record and a segment look like on disk. Version 1.
+//! What a record and a segment look like on disk. Version 2 is written, version 1 is still read.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
@@ -7,18 +7,24 @@ use uuid::Uuid;
 use crate::{NewRecord, Position, Record, Retain};
 
 /// Version of the segment format that this code writes, and the newest it reads.
-pub(crate) const SEGMENT_VERSION: u32 = 1;
+pub(crate) const SEGMENT_VERSION: u32 = 2;
 /// Bytes of a segment's header.
 pub(crate) const SEGMENT_HEADER_BYTES: u64 = 48;
-/// Bytes of a record before its topic.
-pub(crate) const RECORD_HEADER_BYTES: usize = 32;
+/// Bytes of a record's header.
+const RECORD_HEADER_BYTES: usize = 40;
+/// The same in version 1, which had no sequence.
+const RECORD_HEADER_BYTES_V1: usize = 32;
+/// Bytes between the header and the topic of a kept record.
+pub(super) const KEPT_BYTES: usize = 8;
 
 const MAGIC: [u8; 8] = *b"TIDEMILL";
 const KIND_MESSAGE: u8 = 1;
+const KIND_KEPT: u8 = 2;
 const FLAG_RETAIN_SET: u8 = 1;
 const FLAG_RETAIN_CLEAR: u8 = 2;
 
 const _: () = assert!(SEGMENT_HEADER_BYTES == 8 + 4 + 16 + 8 + 8 + 4);
+const _: () = assert!(RECORD_HEADER_BYTES == RECORD_HEADER_BYTES_V1 + size_of::<u64>());
 
 /// The header of a segment file.
 ///
@@ -27,7 +33,7 @@ const _: () = assert!(SEGMENT_HEADER_BYTES == 8 + 4 + 16 + 8 + 8 + 4);
 ///  8  version         4  u32
 /// 12  log id         16  UUID of the log; a segment of another log is refused
 /// 28  first position  8  u64; position of byte 0 of this file
-/// 36  reserved        8  zero
+/// 36  first sequence  8  u64; the next sequence when the segment was begun; zero in version 1
 /// 44  crc             4  CRC-32C of bytes 0..44
 /// ```
 /// Integers are little-endian here and in records: that is what the machines are that run this.
@@ -38,6 +44,7 @@ pub(crate) struct SegmentHeader {
     pub(crate) version: u32,
     pub(crate) log: Uuid,
     pub(crate) first: Position,
+    pub(crate) first_sequence: u64,
 }
 
 impl SegmentHeader {
@@ -47,7 +54,7 @@ impl SegmentHeader {
         out.put_u32_le(self.version);
         out.put_slice(self.log.as_bytes());
         out.put_u64_le(self.first.to_u64());
-        out.put_u64_le(0);
+        out.put_u64_le(self.first_sequence);
         let crc = crc32c::crc32c(&out);
         out.put_u32_le(crc);
         let mut array = [0; SEGMENT_HEADER_BYTES as usize];
@@ -61,23 +68,40 @@ impl SegmentHeader {
             return Err("it does not begin as a segment does".into());
         }
         let version = rest.get_u32_le();
-        if version > SEGMENT_VERSION {
+        if version == 0 || version > SEGMENT_VERSION {
             return Err(format!("its format is {version}, and this program reads up to {SEGMENT_VERSION}"));
         }
         let mut log = [0; 16];
         rest.copy_to_slice(&mut log);
         let first = Position::from_u64(rest.get_u64_le());
-        let _reserved = rest.get_u64_le();
+        let first_sequence = rest.get_u64_le();
         if rest.get_u32_le() != crc32c::crc32c(&bytes[..44]) {
             return Err("the checksum of its header is wrong".into());
         }
-        Ok(SegmentHeader { version, log: Uuid::from_bytes(log), first })
+        Ok(SegmentHeader { version, log: Uuid::from_bytes(log), first, first_sequence })
     }
 }
 
-/// Bytes that `record` takes in the log.
+/// Bytes of a record's header in a segment of this version.
+pub(crate) fn header_bytes(version: u32) -> usize {
+    if version == 1 { RECORD_HEADER_BYTES_V1 } else { RECORD_HEADER_BYTES }
+}
+
+/// Bytes that a message takes in the log.
 pub(crate) fn encoded_size(record: &NewRecord) -> usize {
     RECORD_HEADER_BYTES + record.topic.len() + record.properties.len() + record.payload.len()
+}
+
+/// What the log gives a record when it takes it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stamp {
+    pub(crate) position: Position,
+    pub(crate) sequence: u64,
+    pub(crate) time_ms: i64,
+    /// Bytes before the record that were not synced yet.
+    pub(crate) undurable: u32,
+    /// When a retained message that is written again was stored first.
+    pub(crate) kept: Option<i64>,
 }
 
 /// Appends one record.
@@ -85,50 +109,55 @@ pub(crate) fn encoded_size(record: &NewRecord) -> usize {
 /// ```text
 ///  0  length        4  u32; of the whole record; 0 means: nothing was written here
 ///  4  crc           4  CRC-32C of the position (u64) and of bytes 8..length
-///  8  kind          1  1 = message
+///  8  kind          1  1 = message, 2 = kept: a retained message written again because its first record's segment goes
 ///  9  flags         1  bit 0: becomes the retained message, bit 1: clears it
 /// 10  attributes    1  the caller's
 /// 11  reserved      1  zero
-/// 12  undurable     4  u32; bytes before this record that were not synced yet when it was written
-/// 16  time          8  i64; milliseconds since the Unix epoch, never less than the record before
-/// 24  properties    4  u32; length
-/// 28  topic         2  u16; length
-/// 30  reserved      2  zero
-/// 32  topic, properties, payload
+/// 12  undurable     4  u32; bytes of the shard before this record that were not synced yet when it was written
+/// 16  sequence      8  u64; counts the records of all shards in the order they were dispatched, from 1
+/// 24  time          8  i64; milliseconds since the Unix epoch, never less than the record before
+/// 32  properties    4  u32; length
+/// 36  topic         2  u16; length
+/// 38  reserved      2  zero
+/// 40  (kind 2 only: time the message was stored first, i64) topic, properties, payload
 /// ```
 /// The length comes first because a reader must know how much to check; the checksum covers the
 /// position, so that a record found at another place than it was written to is never taken for
 /// good. `undurable` is what lets recovery tell a torn tail from corruption: a good record at P says that
-/// everything before `P - undurable` was on disk.
-pub(crate) fn encode(
-    record: &NewRecord,
-    position: Position,
-    time_ms: i64,
-    undurable: u32,
-    out: &mut BytesMut,
-) {
-    let start = out.len();
-    let size = encoded_size(record);
-    out.put_u32_le(size as u32);
-    out.put_u32_le(0);
-    out.put_u8(KIND_MESSAGE);
-    out.put_u8(match record.retain {
+/// everything before `P - undurable` was on disk. Version 1 has no sequence: its one shard's offset is it.
+pub(crate) fn encode(record: &NewRecord, stamp: &Stamp, out: &mut BytesMut) {
+    let size = encoded_size(record) + stamp.kept.map_or(0, |_| KEPT_BYTES);
+    let mut header = [0; RECORD_HEADER_BYTES];
+    let mut rest = &mut header[..];
+    rest.put_u32_le(size as u32);
+    rest.put_u32_le(0);
+    rest.put_u8(if stamp.kept.is_some() { KIND_KEPT } else { KIND_MESSAGE });
+    rest.put_u8(match record.retain {
         Retain::No => 0,
         Retain::Set => FLAG_RETAIN_SET,
         Retain::Clear => FLAG_RETAIN_CLEAR,
     });
-    out.put_u8(record.attributes);
-    out.put_u8(0);
-    out.put_u32_le(undurable);
-    out.put_i64_le(time_ms);
-    out.put_u32_le(record.properties.len() as u32);
-    out.put_u16_le(record.topic.len() as u16);
-    out.put_u16_le(0);
-    out.put_slice(record.topic.as_bytes());
-    out.put_slice(&record.properties);
-    out.put_slice(&record.payload);
+    rest.put_u8(record.attributes);
+    rest.put_u8(0);
+    rest.put_u32_le(stamp.undurable);
+    rest.put_u64_le(stamp.sequence);
+    rest.put_i64_le(stamp.time_ms);
+    rest.put_u32_le(record.properties.len() as u32);
+    rest.put_u16_le(record.topic.len() as u16);
+    rest.put_u16_le(0);
+    debug_assert!(rest.is_empty());
+    let start = out.len();
+    out.reserve(size);
+    // In few pieces: this is done for every record there is.
+    out.extend_from_slice(&header);
+    if let Some(first_ms) = stamp.kept {
+        out.put_i64_le(first_ms);
+    }
+    out.extend_from_slice(record.topic.as_bytes());
+    out.extend_from_slice(&record.properties);
+    out.extend_from_slice(&record.payload);
     debug_assert_eq!(out.len() - start, size);
-    let crc = checksum(position, &out[start + 8..]);
+    let crc = checksum(stamp.position, &out[start + 8..]);
     out[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
 }
 
@@ -140,37 +169,55 @@ fn checksum(position: Position, body: &[u8]) -> u32 {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Decoded {
     pub(crate) record: Record,
-    /// Everything before this position was durable when the record was written.
+    /// When this record was written; for a kept one that is later than when its message was stored.
+    pub(crate) stored_ms: i64,
+    /// Everything before this offset of the shard was durable when the record was written.
     pub(crate) durable_before: u64,
 }
 
+impl Decoded {
+    /// See [`Record::sequence`].
+    pub(crate) fn sequence(&self) -> u64 {
+        self.record.sequence
+    }
+}
+
 /// Whether a record may begin here, told without its checksum.
-pub(crate) fn plausible(head: &[u8]) -> bool {
-    let Some(head) = head.first_chunk::<RECORD_HEADER_BYTES>() else { return false };
-    let mut rest = &head[..];
+pub(crate) fn plausible(version: u32, head: &[u8]) -> bool {
+    let header = header_bytes(version);
+    let Some(mut rest) = head.get(..header) else { return false };
     let length = rest.get_u32_le() as usize;
     let _crc = rest.get_u32_le();
     let (kind, flags) = (rest.get_u8(), rest.get_u8());
     let _attributes = rest.get_u8();
     let reserved = rest.get_u8();
-    rest.advance(12);
+    // Undurable, sequence, time.
+    rest.advance(header - 20);
     let inner = rest.get_u32_le() as usize + usize::from(rest.get_u16_le());
     let more_reserved = rest.get_u16_le();
-    kind == KIND_MESSAGE
+    known_kind(version, kind).is_some_and(|extra| inner + header + extra <= length)
         && flags <= FLAG_RETAIN_CLEAR
         && reserved == 0
         && more_reserved == 0
-        && inner + RECORD_HEADER_BYTES <= length
+}
+
+/// Bytes between header and topic of a record of this kind, if there is such a kind.
+fn known_kind(version: u32, kind: u8) -> Option<usize> {
+    match kind {
+        KIND_MESSAGE => Some(0),
+        KIND_KEPT if version > 1 => Some(KEPT_BYTES),
+        _ => None,
+    }
 }
 
 /// The length field of the record that `bytes` begins with, if it is there and fits into `room`, the bytes up to the end of
 /// the file. `Ok(0)` means that nothing was written here.
-pub(crate) fn peek_length(bytes: &[u8], room: u64) -> Result<usize, String> {
+pub(crate) fn peek_length(version: u32, bytes: &[u8], room: u64) -> Result<usize, String> {
     let Some(field) = bytes.first_chunk::<4>() else {
         return Err("the record's length is cut off".into());
     };
     let length = u32::from_le_bytes(*field);
-    if length != 0 && (length as usize) < RECORD_HEADER_BYTES {
+    if length != 0 && (length as usize) < header_bytes(version) {
         return Err(format!("length {length} is less than a record's header"));
     }
     if u64::from(length) > room {
@@ -179,25 +226,30 @@ pub(crate) fn peek_length(bytes: &[u8], room: u64) -> Result<usize, String> {
     Ok(length as usize)
 }
 
-/// Decodes the record that fills `bytes`, sharing them. With `check`, the checksum is verified: for
-/// everything that was read back from a file.
-pub(crate) fn decode(bytes: &Bytes, position: Position, check: bool) -> Result<Decoded, String> {
-    if bytes.len() < RECORD_HEADER_BYTES {
+/// Decodes the record of a segment of this version that fills `bytes`, sharing them. With `check`, the checksum is verified:
+/// for everything that was read back from a file.
+pub(crate) fn decode(
+    version: u32,
+    bytes: &Bytes,
+    position: Position,
+    check: bool,
+) -> Result<Decoded, String> {
+    let header = header_bytes(version);
+    let Some(mut head) = bytes.get(..header) else {
         return Err("the record's header is cut off".into());
-    }
-    let mut head = &bytes[..RECORD_HEADER_BYTES];
+    };
     let length = head.get_u32_le() as usize;
     if length != bytes.len() {
         return Err(format!("length {length} where {} was expected", bytes.len()));
     }
     let crc = head.get_u32_le();
-    if check && crc != checksum(position, &bytes[8..]) {
+    if check && crc != checksum(position, bytes.get(8..).unwrap_or_default()) {
         return Err("the checksum is wrong".into());
     }
     let kind = head.get_u8();
-    if kind != KIND_MESSAGE {
+    let Some(extra) = known_kind(version, kind) else {
         return Err(format!("kind {kind} is not known"));
-    }
+    };
     let retain = match head.get_u8() {
         FLAG_RETAIN_SET => Retain::Set,
         FLAG_RETAIN_CLEAR => Retain::Clear,
@@ -207,22 +259,36 @@ pub(crate) fn decode(bytes: &Bytes, position: Position, check: bool) -> Result<D
     let attributes = head.get_u8();
     let _reserved = head.get_u8();
     let undurable = head.get_u32_le();
-    let time_ms = head.get_i64_le();
+    let sequence = if version == 1 { position.offset() } else { head.get_u64_le() };
+    let stored_ms = head.get_i64_le();
     let properties_length = head.get_u32_le() as usize;
     let topic_length = usize::from(head.get_u16_le());
-    let body = bytes.slice(RECORD_HEADER_BYTES..);
-    if topic_length + properties_length > body.len() {
+    let mut body = bytes.slice(header..);
+    if extra + topic_length + properties_length > body.len() {
         return Err(format!(
             "topic of {topic_length} and properties of {properties_length} bytes do not fit into {length}"
         ));
     }
+    let time_ms = if extra > 0 { body.get_i64_le() } else { stored_ms };
     let topic =
         ByteString::try_from(body.slice(..topic_length)).map_err(|_| "the topic is not UTF-8".to_string())?;
     let properties = body.slice(topic_length..topic_length + properties_length);
     let payload = body.slice(topic_length + properties_length..);
-    let size = length as u32;
+    let (kept, size) = (kind == KIND_KEPT, length as u32);
     Ok(Decoded {
-        record: Record { position, time_ms, topic, properties, payload, attributes, retain, size },
+        record: Record {
+            position,
+            sequence,
+            time_ms,
+            topic,
+            properties,
+            payload,
+            attributes,
+            retain,
+            kept,
+            size,
+        },
+        stored_ms,
         durable_before: position.offset().saturating_sub(u64::from(undurable)),
     })
 }
@@ -249,51 +315,80 @@ mod tests {
             })
     }
 
+    fn stamp(position: Position) -> Stamp {
+        Stamp { position, sequence: 9, time_ms: 7, undurable: 0, kept: None }
+    }
+
+    fn encoded(record: &NewRecord, stamp: &Stamp) -> BytesMut {
+        let mut out = BytesMut::new();
+        encode(record, stamp, &mut out);
+        out
+    }
+
     proptest! {
         #[test]
-        fn round_trips(record in any_record(), at in 0..1u64 << 48, time in any::<i64>(), undurable in any::<u32>()) {
+        fn round_trips(
+            record in any_record(), at in 0..1u64 << 48, sequence: u64, time_ms: i64, undurable: u32, kept: Option<i64>,
+        ) {
             let position = Position::new(2, at);
-            let mut out = BytesMut::new();
-            encode(&record, position, time, undurable, &mut out);
-            prop_assert_eq!(out.len(), encoded_size(&record));
-            let bytes = out.freeze();
-            prop_assert_eq!(peek_length(&bytes, 1 << 20), Ok(bytes.len()));
-            let back = decode(&bytes, position, true).unwrap();
+            let bytes = encoded(&record, &Stamp { position, sequence, time_ms, undurable, kept }).freeze();
+            prop_assert_eq!(bytes.len(), encoded_size(&record) + if kept.is_some() { 8 } else { 0 });
+            prop_assert!(plausible(SEGMENT_VERSION, &bytes));
+            prop_assert_eq!(peek_length(SEGMENT_VERSION, &bytes, 1 << 20), Ok(bytes.len()));
+            let back = decode(SEGMENT_VERSION, &bytes, position, true).unwrap();
             prop_assert_eq!(back.durable_before, at.saturating_sub(u64::from(undurable)));
+            prop_assert_eq!((back.sequence(), back.stored_ms, back.record.kept), (sequence, time_ms, kept.is_some()));
             prop_assert_eq!(&back.record.topic, &record.topic);
             prop_assert_eq!(&back.record.properties, &record.properties);
             prop_assert_eq!(&back.record.payload, &record.payload);
             prop_assert_eq!(back.record.attributes, record.attributes);
             prop_assert_eq!(back.record.retain, record.retain);
-            prop_assert_eq!(back.record.time_ms, time);
+            prop_assert_eq!(back.record.time_ms, kept.unwrap_or(time_ms));
         }
 
         #[test]
-        fn any_flipped_bit_is_noticed(record in any_record(), bit in any::<prop::sample::Index>()) {
+        fn any_flipped_bit_is_noticed(record in any_record(), kept: Option<i64>, bit in any::<prop::sample::Index>()) {
             let position = Position::new(0, 4711);
-            let mut out = BytesMut::new();
-            encode(&record, position, 7, 0, &mut out);
+            let mut out = encoded(&record, &Stamp { kept, ..stamp(position) });
             let bit = bit.index(out.len() * 8);
             out[bit / 8] ^= 1 << (bit % 8);
-            prop_assert!(decode(&out.freeze(), position, true).is_err());
+            prop_assert!(decode(SEGMENT_VERSION, &out.freeze(), position, true).is_err());
         }
 
         #[test]
         fn another_place_is_noticed(record in any_record()) {
-            let mut out = BytesMut::new();
-            encode(&record, Position::new(0, 100), 7, 0, &mut out);
-            prop_assert!(decode(&out.freeze(), Position::new(0, 101), true).is_err());
+            let out = encoded(&record, &stamp(Position::new(0, 100))).freeze();
+            prop_assert!(decode(SEGMENT_VERSION, &out, Position::new(0, 101), true).is_err());
+            prop_assert!(decode(SEGMENT_VERSION, &out, Position::new(1, 100), true).is_err());
+        }
+
+        #[test]
+        fn headers_round_trip_and_any_flipped_bit_is_noticed(
+            version in 1..=SEGMENT_VERSION, log: u128, first: u64, first_sequence: u64, bit in 0..SEGMENT_HEADER_BYTES as usize * 8,
+        ) {
+            let header = SegmentHeader { version, log: Uuid::from_u128(log), first: Position::from_u64(first), first_sequence };
+            let mut bytes = header.encode();
+            prop_assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(SegmentHeader::decode(&bytes).is_err());
+        }
+
+        #[test]
+        fn any_bytes_are_refused_or_read(bytes: Vec<u8>, version in 1..3u32) {
+            let _ = (plausible(version, &bytes), peek_length(version, &bytes, 100));
+            let _ = decode(version, &bytes.into(), Position::ZERO, false);
         }
     }
 
     #[test]
     fn header_round_trips_and_refuses() {
-        let header = SegmentHeader { version: 1, log: Uuid::new_v4(), first: Position::new(0, 4096) };
+        let first = Position::new(0, 4096);
+        let header = SegmentHeader { version: 2, log: Uuid::new_v4(), first, first_sequence: 77 };
         let mut bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
         bytes[20] ^= 1;
         assert!(SegmentHeader::decode(&bytes).unwrap_err().contains("checksum"));
-        let newer = SegmentHeader { version: 2, ..header }.encode();
-        assert!(SegmentHeader::decode(&newer).unwrap_err().contains("format is 2"));
+        let newer = SegmentHeader { version: 3, ..header }.encode();
+        assert!(SegmentHeader::decode(&newer).unwrap_err().contains("format is 3"));
     }
 }

@@ -1,48 +1,54 @@
-//! The append-only sequence of all records.
+//! The append-only sequence of all records, in one or more shards.
 //!
 //! # Layout
 //! - `format`: bytes of a segment's header and of a record
 //! - `segment`: one file
+//! - `shard`: a chain of segments, how far it is written and durable; `cut`: a place in all of them
 //! - `recovery`: opening what is there, cutting a torn tail, refusing corruption
-//! - `scan`: reading on from a position, record by record
-//! - `writer`: the thread that appends
-//! - `sync`: the thread that makes it durable and lets receipts go
+//! - `scan`: reading on from a position, record by record; `merge`: several shards in the order of sequences
+//! - `writer`: the thread that appends; `appender`: its hand on one shard
+//! - `sync`: the threads that make it durable, one for each shard; `receipt`: the answer to an append
 //! - `tail`: the newest batches in memory
-//! - `reader`: records by pointer; `history`: records from a position on
+//! - `reader`: records by pointer; `history`: records from a position on; `age`: how old a segment's records are
 
+pub(crate) mod age;
+mod appender;
+pub(crate) mod cut;
 pub(crate) mod format;
 mod history;
+mod merge;
 mod reader;
+pub(crate) mod receipt;
 pub(crate) mod recovery;
 pub(crate) mod scan;
 pub(crate) mod segment;
+pub(crate) mod shard;
 pub(crate) mod sync;
 mod tail;
 pub(crate) mod writer;
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use uuid::Uuid;
 
-use self::segment::Segment;
-use self::tail::TailCache;
-use crate::{Options, Position, StoreError};
-
-/// The shard there is. Positions carry it so that there can be more.
-pub(crate) const SHARD: u16 = 0;
+use self::cut::Cut;
+use self::recovery::Recovered;
+use self::shard::{DurableEnds, Shard};
+use crate::streams::Streams;
+use crate::{Options, Position, Result, StoreError};
 
 /// What all threads share of the log.
 #[derive(Debug)]
 pub(crate) struct Log {
     pub(crate) dir: PathBuf,
     pub(crate) id: Uuid,
-    pub(crate) segments: RwLock<Vec<Arc<Segment>>>,
-    tail: RwLock<TailCache>,
-    end: AtomicU64,
-    durable_end: AtomicU64,
+    /// By number.
+    shards: Vec<Shard>,
+    next_sequence: AtomicU64,
+    /// Time of the last record.
+    time_ms: AtomicI64,
     /// Why nothing is acknowledged any more.
     poison: Mutex<Option<StoreError>>,
     /// The disk is full, as the last attempt to append found.
@@ -57,6 +63,11 @@ pub(crate) struct Counters {
     pub(crate) bytes: AtomicU64,
     pub(crate) batches: AtomicU64,
     pub(crate) syncs: AtomicU64,
+    /// Segments that retention deleted, and their bytes.
+    pub(crate) deleted_segments: AtomicU64,
+    pub(crate) deleted_bytes: AtomicU64,
+    /// Retained messages written again.
+    pub(crate) kept: AtomicU64,
 }
 
 impl Log {
@@ -64,30 +75,90 @@ impl Log {
         dir: PathBuf,
         id: Uuid,
         options: &Options,
-        segments: Vec<Arc<Segment>>,
-        end: u64,
+        streams: &Streams,
+        recovered: Recovered,
     ) -> Self {
+        let Cut { sequence, time_ms, .. } = recovered.cut;
+        let tail_bytes_max = options.tail_cache_bytes / recovered.shards.len().max(1);
+        let shards = (0..).zip(streams.shards()).zip(recovered.shards);
+        let shards = shards
+            .map(|((number, options), found)| Shard::new(number, options, tail_bytes_max, found, sequence));
         Log {
             dir,
             id,
-            segments: RwLock::new(segments),
-            tail: RwLock::new(TailCache::new(options.tail_cache_bytes)),
-            end: AtomicU64::new(end),
-            durable_end: AtomicU64::new(end),
+            shards: shards.collect(),
+            next_sequence: AtomicU64::new(sequence),
+            time_ms: AtomicI64::new(time_ms),
             poison: Mutex::new(None),
             full: Mutex::new(None),
             counters: Counters::default(),
         }
     }
 
-    /// Where the next record goes.
-    pub(crate) fn end(&self) -> Position {
-        Position::new(SHARD, self.end.load(Ordering::Acquire))
+    /// All shards, by number.
+    pub(crate) fn shards(&self) -> &[Shard] {
+        &self.shards
     }
 
-    /// Everything before is on disk.
-    pub(crate) fn durable_end(&self) -> Position {
-        Position::new(SHARD, self.durable_end.load(Ordering::Acquire))
+    /// The shard of this number.
+    pub(crate) fn shard(&self, number: u16) -> Option<&Shard> {
+        self.shards.get(usize::from(number))
+    }
+
+    /// Whether the record at a position is on disk.
+    pub(crate) fn is_durable(&self, position: Position) -> bool {
+        self.shard(position.shard()).is_some_and(|shard| position.offset() < shard.durable_end())
+    }
+
+    /// Up to where each shard is durable now.
+    pub(crate) fn durable_ends(&self) -> DurableEnds {
+        DurableEnds::new(self.shards.iter().map(Shard::durable_end))
+    }
+
+    /// A sequence that no record still there is smaller than.
+    pub(crate) fn first_sequence(&self) -> u64 {
+        let firsts =
+            self.shards.iter().filter_map(|shard| Some(shard.segments.read().first()?.first_sequence));
+        firsts.min().unwrap_or_default()
+    }
+
+    /// Sequence of the next record.
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.next_sequence.load(Ordering::Acquire)
+    }
+
+    /// Every record with a smaller sequence is on disk.
+    pub(crate) fn durable_sequence(&self) -> u64 {
+        // In this order: a record before the next sequence is then before the end of its shard.
+        let next = self.next_sequence();
+        let behind = self.shards.iter().filter(|shard| shard.durable_end() < shard.end());
+        behind.map(Shard::durable_sequence).fold(next, u64::min)
+    }
+
+    /// Where the log ends now.
+    pub(crate) fn cut(&self) -> Cut {
+        // In this order, for the same reason.
+        let sequence = self.next_sequence();
+        let time_ms = self.time_ms.load(Ordering::Acquire);
+        Cut { sequence, time_ms, ends: self.shards.iter().map(|shard| (shard.number, shard.end())).collect() }
+    }
+
+    /// Has everything synced that is written.
+    pub(crate) fn sync_written(&self) {
+        let sequence = self.next_sequence();
+        for shard in self.shards.iter().filter(|shard| shard.durable_end() < shard.end()) {
+            if let Some(active) = shard.segments.read().last() {
+                shard.sync.written(shard.end(), sequence, active, Vec::new());
+            }
+        }
+    }
+
+    /// Blocks until everything before the cut is on disk.
+    pub(crate) fn wait_durable(&self, cut: &Cut) -> Result<()> {
+        let behind = |shard: &&Shard| shard.durable_end() < cut.end(shard.number);
+        // All first: they sync at the same time.
+        self.shards.iter().filter(behind).for_each(|shard| shard.sync.hurry());
+        self.shards.iter().try_for_each(|shard| shard.sync.wait_durable(self, shard, cut.end(shard.number)))
     }
 
     /// Why the log takes no records, if it does not.
@@ -110,9 +181,8 @@ impl Log {
         error
     }
 
-    /// Bytes of the log on disk, from the first segment's begin to the end.
+    /// Bytes of the log on disk, from each shard's first segment to its end.
     pub(crate) fn bytes(&self) -> u64 {
-        let first = self.segments.read().first().map_or(0, |s| s.first);
-        self.end().offset() - first
+        self.shards.iter().map(|shard| shard.end().saturating_sub(shard.start())).sum()
     }
 }

@@ -1,7 +1,9 @@
-//! Records by pointer: from the tail in memory, or from the files in as few reads as they allow.
+//! Records by pointer: from the tails in memory, or from the files in as few reads as they allow.
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
+use super::format::SEGMENT_VERSION;
 use super::{Log, format};
 use crate::{Pointer, Record, Result, StoreError};
 
@@ -11,40 +13,56 @@ const GAP_BYTES: u64 = 4 << 10;
 const READ_BYTES_MAX: u64 = 1 << 20;
 
 impl Log {
-    /// The records, if the tail in memory has all of them.
-    pub(crate) fn read_hot(&self, pointers: &[Pointer]) -> Option<Result<Vec<Record>>> {
-        let bytes: Vec<Bytes> = {
-            let tail = self.tail.read();
-            pointers.iter().map(|p| tail.get(*p)).collect::<Option<_>>()?
-        };
-        // These bytes never left memory since their checksum was made.
-        Some(bytes.into_iter().zip(pointers).map(|(bytes, p)| record(&bytes, *p, false)).collect())
+    /// The records, from wherever they are. Blocks.
+    pub(crate) fn read(&self, pointers: &[Pointer]) -> Result<Vec<Record>> {
+        self.read_hot(pointers).unwrap_or_else(|| self.read_cold(pointers))
     }
 
-    /// The records, read from the files. Blocks.
+    /// The records, if the tails in memory have all of them.
+    pub(crate) fn read_hot(&self, pointers: &[Pointer]) -> Option<Result<Vec<Record>>> {
+        let bytes: Vec<Bytes> = {
+            // Each tail is locked once, however its records are mixed with others.
+            let mut tails: SmallVec<[_; 8]> = self.shards().iter().map(|_| None).collect();
+            let bytes = pointers.iter().map(|pointer| {
+                let shard = self.shard(pointer.position.shard())?;
+                let tail = tails.get_mut(usize::from(shard.number))?;
+                tail.get_or_insert_with(|| shard.tail.read()).get(*pointer)
+            });
+            bytes.collect::<Option<_>>()?
+        };
+        // These bytes never left memory since their checksum was made, by this program.
+        let records = bytes.into_iter().zip(pointers);
+        Some(records.map(|(bytes, pointer)| record(SEGMENT_VERSION, &bytes, *pointer, false)).collect())
+    }
+
+    /// The records, read from the files; [`StoreError::Gone`] if retention has deleted one. Blocks.
     pub(crate) fn read_cold(&self, pointers: &[Pointer]) -> Result<Vec<Record>> {
         let mut records = Vec::with_capacity(pointers.len());
         let mut rest = pointers;
         while let Some(first) = rest.first() {
-            let start = first.position.offset();
-            let (segment, limit) = {
-                let segments = self.segments.read();
+            let (number, start) = (first.position.shard(), first.position.offset());
+            let Some(shard) = self.shard(number) else {
+                let what = "there is no such shard".into();
+                return Err(StoreError::Corrupt { position: first.position, what });
+            };
+            let found = {
+                let segments = shard.segments.read();
                 let next = segments.partition_point(|s| s.first <= start);
                 let segment = next.checked_sub(1).and_then(|i| segments.get(i)).cloned();
-                (segment, segments.get(next).map_or(u64::MAX, |s| s.first))
+                segment.map(|segment| (segment, segments.get(next).map_or(u64::MAX, |s| s.first)))
             };
-            let Some(segment) = segment else {
-                return Err(StoreError::Corrupt {
-                    position: first.position,
-                    what: "the log does not reach back to it".into(),
-                });
-            };
+            let Some((segment, limit)) = found else { return Err(StoreError::Gone(first.position)) };
             let mut end = start + u64::from(first.size);
             let mut count = 1;
             for pointer in rest.iter().skip(1) {
                 let at = pointer.position.offset();
                 let to = at + u64::from(pointer.size);
-                if at < end || at - end > GAP_BYTES || to - start > READ_BYTES_MAX || at >= limit {
+                if pointer.position.shard() != number
+                    || at < end
+                    || at - end > GAP_BYTES
+                    || to - start > READ_BYTES_MAX
+                    || at >= limit
+                {
                     break;
                 }
                 end = to;
@@ -61,7 +79,7 @@ impl Log {
                         what: "the segment ends before it".into(),
                     });
                 }
-                records.push(record(&run.slice(from..to), *pointer, true)?);
+                records.push(record(segment.version, &run.slice(from..to), *pointer, true)?);
             }
             rest = later;
         }
@@ -69,8 +87,8 @@ impl Log {
     }
 }
 
-fn record(bytes: &Bytes, pointer: Pointer, check: bool) -> Result<Record> {
-    format::decode(bytes, pointer.position, check)
+fn record(version: u32, bytes: &Bytes, pointer: Pointer, check: bool) -> Result<Record> {
+    format::decode(version, bytes, pointer.position, check)
         .map(|decoded| decoded.record)
         .map_err(|what| StoreError::Corrupt { position: pointer.position, what })
 }

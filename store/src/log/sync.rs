@@ -1,20 +1,18 @@
-//! The thread that makes the log durable: one `fdatasync` for all that was written since the last one.
+//! The threads that make the log durable, one for each shard: one `fdatasync` for all that was written since the last one.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::oneshot;
 
 use super::Log;
+use super::receipt::Receipt;
 use super::segment::Segment;
-use crate::{Appended, Result, StoreError};
+use super::shard::Shard;
+use crate::{Result, StoreError};
 
-/// Who waits for an append, and what they will hear.
-pub(crate) type Waiting = (oneshot::Sender<Result<Appended>>, Appended);
-
-/// What was written and is not durable yet.
+/// What was written to a shard and is not durable yet.
 #[derive(Debug, Default)]
 pub(crate) struct SyncQueue {
     state: Mutex<State>,
@@ -25,8 +23,10 @@ pub(crate) struct SyncQueue {
 #[derive(Debug, Default)]
 struct State {
     end: u64,
+    /// Of the first record that is not written yet.
+    sequence: u64,
     unsynced: Vec<Arc<Segment>>,
-    waiting: Vec<Waiting>,
+    waiting: Vec<Receipt>,
     /// Someone waits: no pause before the next sync.
     urgent: bool,
     syncing: bool,
@@ -34,20 +34,22 @@ struct State {
 }
 
 impl SyncQueue {
-    /// Says that the log reaches to `end` now, that `segment` has writes to be synced, and who waits for it.
-    pub(crate) fn written(
-        &self,
-        end: u64,
-        segment: &Arc<Segment>,
-        waiting: impl IntoIterator<Item = Waiting>,
-    ) {
+    /// Says that the shard reaches to `end` now, before the record `sequence`, that `segment` has writes to be synced, and who
+    /// waits for it.
+    pub(crate) fn written(&self, end: u64, sequence: u64, segment: &Arc<Segment>, waiting: Vec<Receipt>) {
         let mut state = self.state.lock();
-        state.end = end;
+        (state.end, state.sequence) = (end, sequence);
         if state.unsynced.last().is_none_or(|last| !Arc::ptr_eq(last, segment)) {
             state.unsynced.push(segment.clone());
         }
         state.waiting.extend(waiting);
         drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Asks for a sync without a pause before it.
+    pub(crate) fn hurry(&self) {
+        self.state.lock().urgent = true;
         self.wake.notify_one();
     }
 
@@ -57,10 +59,13 @@ impl SyncQueue {
         self.wake.notify_one();
     }
 
-    /// Blocks until everything before `end` is durable.
-    pub(crate) fn wait_durable(&self, log: &Log, end: u64) -> Result<()> {
+    /// Blocks until everything before `end` of the shard is durable.
+    pub(crate) fn wait_durable(&self, log: &Log, shard: &Shard, end: u64) -> Result<()> {
+        if shard.durable_end() >= end {
+            return Ok(());
+        }
         let mut state = self.state.lock();
-        while log.durable_end().offset() < end {
+        while shard.durable_end() < end {
             if let Some(error) = log.poisoned() {
                 return Err(error);
             }
@@ -76,7 +81,7 @@ impl SyncQueue {
 
     /// The thread. `pause` is how long to gather before each sync when nobody waits for it; `advanced` is called
     /// after the durable end has moved.
-    pub(crate) fn run(&self, log: &Log, pause: Option<Duration>, advanced: impl Fn()) {
+    pub(crate) fn run(&self, log: &Log, shard: &Shard, pause: Option<Duration>, advanced: impl Fn()) {
         loop {
             let mut state = self.state.lock();
             while state.unsynced.is_empty() && !state.stop {
@@ -91,25 +96,18 @@ impl SyncQueue {
             }
             state.urgent = false;
             state.syncing = true;
-            let end = state.end;
+            let (end, sequence) = (state.end, state.sequence);
             let segments = std::mem::take(&mut state.unsynced);
             let waiting = std::mem::take(&mut state.waiting);
             drop(state);
 
             match sync_all(log, &segments) {
                 Ok(()) => {
-                    log.durable_end.store(end, Ordering::Release);
-                    for (reply, appended) in waiting {
-                        // Whoever does not wait any more needs no answer.
-                        let _ = reply.send(Ok(appended));
-                    }
+                    shard.set_durable(end, sequence);
+                    waiting.into_iter().for_each(Receipt::confirm);
                     advanced();
                 }
-                Err(error) => {
-                    for (reply, _) in waiting {
-                        let _ = reply.send(Err(error.clone()));
-                    }
-                }
+                Err(error) => waiting.into_iter().for_each(|receipt| receipt.fail(error.clone())),
             }
             self.state.lock().syncing = false;
             self.synced.notify_all();

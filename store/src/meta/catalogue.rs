@@ -2,18 +2,25 @@
 //!
 //! ```text
 //! key    1 ‖ queue (u64, big-endian)
-//! value  version (1) ‖ kind (u8) ‖ name ‖ count of filters (u32) ‖ for each: filter ‖ start (u64)
+//! value  version (2) ‖ kind (u8) ‖ name ‖ base (u64) ‖ history (u8) ‖ since (i64) ‖ count of filters (u32) ‖ for each: filter ‖ start (u64)
+//!
+//! key    8 ‖ kind (u8) ‖ name
+//! value  queue (u64)
 //! ```
-//! Texts are a length (u32) and UTF-8; numbers in values are little-endian. `start` is the log offset from which on records enter the
-//! queue by this filter: re-dispatch after a crash must not put older ones there.
+//! Texts are a length (u32) and UTF-8; numbers in values are little-endian. `start` is the sequence from which on records enter the
+//! queue by this filter: re-dispatch after a crash must not put older ones there. `base` is where the first of them went. `history` is 1 while
+//! the queue is still to be filled with records from before, stored at or after `since`, and 2 once it was. Version 1 had no base and no history (both were 0),
+//! and no rows of names.
 
 use bytes::{Buf, BufMut};
 use rocksdb::WriteBatch;
 
 use super::{Meta, bad_value, prefix};
-use crate::{QueueId, QueueKind, Result};
+use crate::{QueueId, Result};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Queues written in one batch.
+const BATCH_QUEUES: usize = 4096;
 const FILTER: u8 = 1;
 const UNION: u8 = 2;
 const DERIVED: u8 = 3;
@@ -34,11 +41,24 @@ pub(crate) struct Entry {
     pub(crate) id: QueueId,
     pub(crate) kind: Kind,
     pub(crate) name: String,
-    /// Filters, each with the log offset from which on it counts.
+    /// Offset of the first entry that its routes gave it.
+    pub(crate) base: u64,
+    /// What it has, or should have, from before its routes counted.
+    pub(crate) past: Option<Past>,
+    /// Filters, each with the sequence of the first record that it counts for.
     pub(crate) routes: Vec<(String, u64)>,
 }
 
-/// See [`QueueKind`].
+/// Records from before a queue's routes counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Past {
+    /// Those stored at or after this time.
+    pub(crate) since_ms: i64,
+    /// They are in the queue.
+    pub(crate) filled: bool,
+}
+
+/// See [`crate::QueueKind`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     Filter,
@@ -46,15 +66,17 @@ pub(crate) enum Kind {
     Derived,
 }
 
-impl Entry {
-    pub(crate) fn queue_kind(&self) -> QueueKind {
-        match self.kind {
-            Kind::Filter => QueueKind::Filter,
-            Kind::Union => QueueKind::Union(self.routes.iter().map(|(filter, _)| filter.clone()).collect()),
-            Kind::Derived => QueueKind::Derived,
+impl Kind {
+    fn to_u8(self) -> u8 {
+        match self {
+            Kind::Filter => FILTER,
+            Kind::Union => UNION,
+            Kind::Derived => DERIVED,
         }
     }
+}
 
+impl Entry {
     fn key(id: QueueId) -> [u8; 9] {
         let mut key = [prefix::CATALOGUE; 9];
         key[1..].copy_from_slice(&id.0.to_be_bytes());
@@ -63,12 +85,11 @@ impl Entry {
 
     fn encode(&self) -> Vec<u8> {
         let mut out = vec![VERSION];
-        out.put_u8(match self.kind {
-            Kind::Filter => FILTER,
-            Kind::Union => UNION,
-            Kind::Derived => DERIVED,
-        });
+        out.put_u8(self.kind.to_u8());
         put_text(&mut out, &self.name);
+        out.put_u64_le(self.base);
+        out.put_u8(self.past.map_or(0, |past| 1 + u8::from(past.filled)));
+        out.put_i64_le(self.past.map_or(0, |past| past.since_ms));
         out.put_u32_le(self.routes.len() as u32);
         for (filter, start) in &self.routes {
             put_text(&mut out, filter);
@@ -79,9 +100,7 @@ impl Entry {
 
     fn decode(key: &[u8], mut value: &[u8]) -> Option<Self> {
         let id = QueueId(u64::from_be_bytes(key.get(1..)?.try_into().ok()?));
-        if value.try_get_u8().ok()? != VERSION {
-            return None;
-        }
+        let version = value.try_get_u8().ok()?;
         let kind = match value.try_get_u8().ok()? {
             FILTER => Kind::Filter,
             UNION => Kind::Union,
@@ -89,11 +108,21 @@ impl Entry {
             _ => return None,
         };
         let name = get_text(&mut value)?;
+        let (base, past) = match version {
+            1 => (0, None),
+            VERSION => {
+                let base = value.try_get_u64_le().ok()?;
+                let history = value.try_get_u8().ok()?;
+                let since_ms = value.try_get_i64_le().ok()?;
+                (base, (history > 0).then_some(Past { since_ms, filled: history == 2 }))
+            }
+            _ => return None,
+        };
         let count = value.try_get_u32_le().ok()?;
         let routes = (0..count)
             .map(|_| Some((get_text(&mut value)?, value.try_get_u64_le().ok()?)))
             .collect::<Option<_>>()?;
-        value.is_empty().then_some(Entry { id, kind, name, routes })
+        value.is_empty().then_some(Entry { id, kind, name, base, past, routes })
     }
 }
 
@@ -109,28 +138,91 @@ fn get_text(value: &mut &[u8]) -> Option<String> {
     String::from_utf8(text.to_vec()).ok()
 }
 
+fn name_key(kind: Kind, name: &str) -> Vec<u8> {
+    let mut key = vec![prefix::QUEUE_NAME, kind.to_u8()];
+    key.extend_from_slice(name.as_bytes());
+    key
+}
+
 impl Meta {
-    /// All queues.
-    pub(crate) fn catalogue(&self) -> Result<Vec<Entry>> {
-        let mut entries = Vec::new();
+    /// Hands on all queues, in the order of their numbers.
+    pub(crate) fn catalogue(&self, mut each: impl FnMut(Entry) -> Result<()>) -> Result<()> {
         let start = [prefix::CATALOGUE];
         self.scan(&start, &start, false, |key, value| {
-            entries
-                .push(Entry::decode(key, value).ok_or_else(|| bad_value("a queue of the catalogue", key))?);
+            each(Entry::decode(key, value).ok_or_else(|| bad_value("a queue of the catalogue", key))?)?;
+            Ok(true)
+        })
+    }
+
+    /// Writes all queues again, as this version does: version 1 had no rows of names.
+    pub(crate) fn rewrite_catalogue(&self) -> Result<()> {
+        let mut after = None;
+        loop {
+            let page = self.queues(after, BATCH_QUEUES)?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.id);
+            self.put_queues(&page)?;
+        }
+    }
+
+    /// Up to `limit` queues by number after `after`.
+    pub(crate) fn queues(&self, after: Option<QueueId>, limit: usize) -> Result<Vec<Entry>> {
+        let mut found = Vec::new();
+        let from = after.map_or([prefix::CATALOGUE].to_vec(), |after| Entry::key(after).to_vec());
+        self.scan(&[prefix::CATALOGUE], &from, after.is_some(), |key, value| {
+            if found.len() == limit {
+                return Ok(false);
+            }
+            found.push(Entry::decode(key, value).ok_or_else(|| bad_value("a queue of the catalogue", key))?);
             Ok(true)
         })?;
-        Ok(entries)
+        Ok(found)
     }
 
-    pub(crate) fn put_queue(&self, entry: &Entry) -> Result<()> {
-        self.put(Entry::key(entry.id), entry.encode())
+    pub(crate) fn queue(&self, id: QueueId) -> Result<Option<Entry>> {
+        let key = Entry::key(id);
+        match self.get(key)? {
+            None => Ok(None),
+            Some(value) => Entry::decode(&key, &value)
+                .map(Some)
+                .ok_or_else(|| bad_value("a queue of the catalogue", &key)),
+        }
     }
 
-    /// Deletes a queue from the catalogue.
-    pub(crate) fn delete_queue(&self, id: QueueId) -> Result<()> {
-        let mut batch = WriteBatch::default();
-        batch.delete(Entry::key(id));
-        self.write(batch)
+    /// The queue of a name.
+    pub(crate) fn queue_named(&self, kind: Kind, name: &str) -> Result<Option<Entry>> {
+        let key = name_key(kind, name);
+        let Some(value) = self.get(&key)? else { return Ok(None) };
+        let id = value.try_into().map_err(|_| bad_value("a queue's name", &key))?;
+        self.queue(QueueId(u64::from_le_bytes(id)))
+    }
+
+    pub(crate) fn put_queues(&self, entries: &[Entry]) -> Result<()> {
+        for entries in entries.chunks(BATCH_QUEUES) {
+            let mut batch = WriteBatch::default();
+            for entry in entries {
+                batch.put(Entry::key(entry.id), entry.encode());
+                batch.put(name_key(entry.kind, &entry.name), entry.id.0.to_le_bytes());
+            }
+            self.write(batch)?;
+        }
+        Ok(())
+    }
+
+    /// Deletes queues from the catalogue.
+    pub(crate) fn delete_queues(&self, entries: &[Entry]) -> Result<()> {
+        for entries in entries.chunks(BATCH_QUEUES) {
+            let mut batch = WriteBatch::default();
+            for entry in entries {
+                batch.delete(Entry::key(entry.id));
+                let name = name_key(entry.kind, &entry.name);
+                if self.get(&name)?.is_some_and(|id| id == entry.id.0.to_le_bytes()) {
+                    batch.delete(name);
+                }
+            }
+            self.write(batch)?;
+        }
+        Ok(())
     }
 
     pub(super) fn load_next_queue(&self) -> Result<()> {
@@ -145,19 +237,19 @@ impl Meta {
         Ok(())
     }
 
-    /// A number no queue ever had.
-    pub(crate) fn new_queue(&self) -> Result<QueueId> {
+    /// `count` numbers no queue ever had, from this one on.
+    pub(crate) fn new_queues(&self, count: u64) -> Result<u64> {
         let mut ids = self.queue_ids.lock();
-        if ids.next >= ids.reserved {
-            let reserved = ids.next + RESERVE;
+        if ids.next + count > ids.reserved {
+            let reserved = ids.next + count.max(RESERVE);
             let mut batch = WriteBatch::default();
             batch.put([prefix::NEXT_QUEUE], reserved.to_le_bytes());
             // Entries of a queue may outlive a power cut that the reservation would not.
             self.write_synced(batch)?;
             ids.reserved = reserved;
         }
-        ids.next += 1;
-        Ok(QueueId(ids.next - 1))
+        ids.next += count;
+        Ok(ids.next - count)
     }
 }
 
@@ -168,14 +260,31 @@ mod tests {
 
     proptest! {
         #[test]
-        fn round_trips(id: u64, kind in 0..3usize, name: String, routes: Vec<(String, u64)>) {
-            let entry = Entry { id: QueueId(id), kind: [Kind::Filter, Kind::Union, Kind::Derived][kind], name, routes };
+        fn round_trips(id: u64, kind in 0..3usize, name: String, base: u64, past: Option<(i64, bool)>, routes: Vec<(String, u64)>) {
+            let kind = [Kind::Filter, Kind::Union, Kind::Derived][kind];
+            let past = past.map(|(since_ms, filled)| Past { since_ms, filled });
+            let entry = Entry { id: QueueId(id), kind, name, base, past, routes };
             prop_assert_eq!(Entry::decode(&Entry::key(entry.id), &entry.encode()), Some(entry));
         }
 
         #[test]
-        fn any_bytes_are_refused_or_read(value: Vec<u8>) {
+        fn any_bytes_are_refused_or_read(key: Vec<u8>, mut value: Vec<u8>) {
+            let _ = Entry::decode(&key, &value);
+            let _ = Entry::decode(&Entry::key(QueueId(1)), &value);
+            value.splice(0..0, [VERSION, UNION]);
             let _ = Entry::decode(&Entry::key(QueueId(1)), &value);
         }
+    }
+
+    #[test]
+    fn version_1_is_read() {
+        let mut value = vec![1, FILTER];
+        put_text(&mut value, "a/b");
+        value.put_u32_le(1);
+        put_text(&mut value, "a/b");
+        value.put_u64_le(48);
+        let entry = Entry::decode(&Entry::key(QueueId(7)), &value).unwrap();
+        assert_eq!((entry.base, entry.past), (0, None));
+        assert_eq!(entry.routes, [("a/b".to_owned(), 48)]);
     }
 }

@@ -67,6 +67,16 @@ impl Meta {
         Ok(count)
     }
 
+    /// How many dead letters all owners have.
+    pub(crate) fn every_dead_letter(&self) -> Result<u64> {
+        let mut count = 0;
+        self.scan(&[prefix::DEAD_LETTER], &[prefix::DEAD_LETTER], false, |_, _| {
+            count += 1;
+            Ok(true)
+        })?;
+        Ok(count)
+    }
+
     pub(crate) fn put_dead_letters(&self, owner: &str, letters: &[DeadLetter]) -> Result<u64> {
         let mut counts = self.dead_letters.lock();
         let mut count = match counts.get(owner) {
@@ -128,8 +138,13 @@ mod tests {
         }
 
         #[test]
+        fn keys_round_trip(owner: String, at: u64) {
+            prop_assert_eq!(position(&row_key(&owner, at)), Some(at));
+        }
+
+        #[test]
         fn any_bytes_are_refused_or_read(value: Vec<u8>) {
-            let _ = decode(&value);
+            let _ = (decode(&value), position(&value));
         }
     }
 }

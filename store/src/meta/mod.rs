@@ -1,21 +1,24 @@
-//! What is small and durable: catalogue, cursors, documents, retained pointers, dead letters.
+//! What is small and durable: catalogue, cursors, documents, retained pointers, dead letters, streams.
 //!
 //! # Layout
 //! One file for each type of key, with encode, decode and their round trip: `catalogue`, `cursor`, `document`, `retained`,
-//! `dead_letter`. The database has a write-ahead log, unlike the index.
+//! `dead_letter`, `stream`. The database has a write-ahead log, unlike the index.
 
 pub(crate) mod catalogue;
 pub(crate) mod cursor;
 mod dead_letter;
 mod document;
 mod retained;
+mod stream;
 
 use std::path::Path;
 
 use foldhash::HashMap;
 use parking_lot::Mutex;
-use rocksdb::{DB, DBRawIterator, ReadOptions, WriteBatch, WriteOptions};
+use rocksdb::{DB, DBRawIterator, MergeOperands, Options, ReadOptions, WriteBatch, WriteOptions};
+use smallvec::SmallVec;
 
+use crate::fault::{self, Point};
 use crate::{Flush, Result, StoreError, database};
 
 /// First byte of each type of key.
@@ -26,7 +29,14 @@ mod prefix {
     pub(super) const DOCUMENT: u8 = 4;
     pub(super) const RETAINED: u8 = 5;
     pub(super) const DEAD_LETTER: u8 = 6;
+    pub(super) const STREAM: u8 = 7;
+    pub(super) const QUEUE_NAME: u8 = 8;
+    pub(super) const CURSOR_PLACES: u8 = 9;
+    pub(super) const NEXT_CURSOR: u8 = 10;
 }
+
+/// Bytes of blocks that RocksDB keeps in memory.
+const CACHE_BYTES: usize = 32 << 20;
 
 /// The database.
 pub(crate) struct Meta {
@@ -35,6 +45,7 @@ pub(crate) struct Meta {
     /// How many dead letters an owner has, once it was counted.
     dead_letters: Mutex<HashMap<String, u64>>,
     queue_ids: Mutex<catalogue::QueueIds>,
+    cursor_ids: Mutex<cursor::CursorIds>,
 }
 
 fn database_error(error: rocksdb::Error) -> StoreError {
@@ -48,33 +59,65 @@ fn bad_value(what: &'static str, key: &[u8]) -> StoreError {
     }
 }
 
+fn options() -> Options {
+    let mut options = database::options(CACHE_BYTES);
+    options.set_max_total_wal_size(32 << 20);
+    // Of all rows only those with places of cursors are merged.
+    fn merged(before: Option<&[u8]>, operands: &MergeOperands, whole: bool) -> Option<Vec<u8>> {
+        let parts: SmallVec<[&[u8]; 8]> = before.into_iter().chain(operands).collect();
+        Some(cursor::merge(parts.iter().copied(), whole))
+    }
+    options.set_merge_operator(
+        "tidemill.meta",
+        |_: &[u8], before: Option<&[u8]>, operands: &MergeOperands| merged(before, operands, true),
+        |_: &[u8], before: Option<&[u8]>, operands: &MergeOperands| merged(before, operands, false),
+    );
+    options
+}
+
 impl Meta {
     pub(crate) fn open(path: &Path, flush: Flush) -> Result<Self> {
-        let mut options = database::options();
-        options.set_max_total_wal_size(32 << 20);
-        let db = DB::open(&options, path).map_err(database_error)?;
-        let meta = Meta { db, flush, dead_letters: Mutex::default(), queue_ids: Mutex::default() };
+        let db = DB::open(&options(), path).map_err(database_error)?;
+        let meta = Meta::of(db, flush);
         meta.load_next_queue()?;
+        meta.load_next_cursor()?;
         Ok(meta)
+    }
+
+    /// Opens the database to look at it: nothing can be written, and nothing is.
+    pub(crate) fn open_to_read(path: &Path) -> Result<Self> {
+        let db = DB::open_for_read_only(&options(), path, false).map_err(database_error)?;
+        Ok(Meta::of(db, Flush::Async))
+    }
+
+    fn of(db: DB, flush: Flush) -> Self {
+        let (dead_letters, queue_ids, cursor_ids) = Default::default();
+        Meta { db, flush, dead_letters, queue_ids, cursor_ids }
     }
 
     /// Writes as durably as the store promises.
     fn write(&self, batch: WriteBatch) -> Result<()> {
         let mut options = WriteOptions::default();
         options.set_sync(self.flush == Flush::Sync);
-        self.db.write_opt(batch, &options).map_err(database_error)
+        self.write_with(batch, &options)
     }
 
     /// Writes so that it survives a power cut, whatever the store promises.
     fn write_synced(&self, batch: WriteBatch) -> Result<()> {
         let mut options = WriteOptions::default();
         options.set_sync(true);
-        self.db.write_opt(batch, &options).map_err(database_error)
+        self.write_with(batch, &options)
     }
 
     /// Writes so that it survives the process; a power cut may undo it, in order.
     fn write_relaxed(&self, batch: WriteBatch) -> Result<()> {
-        self.db.write(batch).map_err(database_error)
+        self.write_with(batch, &WriteOptions::default())
+    }
+
+    fn write_with(&self, batch: WriteBatch, options: &WriteOptions) -> Result<()> {
+        fault::hit(Point::MetaWrite, self.db.path())
+            .map_err(|error| StoreError::Database { database: "meta", error: error.to_string() })?;
+        self.db.write_opt(batch, options).map_err(database_error)
     }
 
     fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {

@@ -46,6 +46,46 @@ impl Meta {
         self.write_synced(batch)
     }
 
+    /// A topic's retained message, as far as it was written here.
+    pub(crate) fn retained_of(&self, topic: &str) -> Result<Option<Pointer>> {
+        let key = row_key(topic);
+        let value = self.get(&key)?;
+        value.map(|value| decode(&value).ok_or_else(|| bad_value("a retained message", &key))).transpose()
+    }
+
+    /// Up to `limit` retained messages that `wanted` wants, in topic order after `after`, each with its topic.
+    pub(crate) fn retained_where(
+        &self,
+        wanted: impl Fn(Pointer) -> bool,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Pointer)>> {
+        let mut found = Vec::new();
+        let from = row_key(after.unwrap_or_default());
+        self.scan(&[prefix::RETAINED], &from, after.is_some(), |key, value| {
+            let bad = || bad_value("a retained message", key);
+            let pointer = decode(value).ok_or_else(bad)?;
+            if wanted(pointer) {
+                let topic = key.get(1..).and_then(|topic| std::str::from_utf8(topic).ok()).ok_or_else(bad)?;
+                found.push((topic.to_owned(), pointer));
+            }
+            Ok(found.len() < limit)
+        })?;
+        Ok(found)
+    }
+
+    /// Hands on every retained message, in the order of topics.
+    pub(crate) fn every_retained(&self, mut each: impl FnMut(&str, Pointer)) -> Result<()> {
+        let all = row_key("");
+        self.scan(&all, &all, false, |key, value| {
+            let topic = key.get(1..).and_then(|topic| std::str::from_utf8(topic).ok());
+            let (topic, pointer) =
+                topic.zip(decode(value)).ok_or_else(|| bad_value("a retained message", key))?;
+            each(topic, pointer);
+            Ok(true)
+        })
+    }
+
     /// Up to `limit` retained messages whose topic matches, in topic order after `after`.
     pub(crate) fn retained(
         &self,
@@ -79,6 +119,11 @@ mod tests {
         fn round_trips(position: u64, size: u32) {
             let pointer = Pointer { position: Position::from_u64(position), size };
             prop_assert_eq!(decode(&encode(pointer)), Some(pointer));
+        }
+
+        #[test]
+        fn any_bytes_are_refused_or_read(value: Vec<u8>) {
+            let _ = decode(&value);
         }
     }
 }

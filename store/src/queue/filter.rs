@@ -55,6 +55,24 @@ pub fn matches(filter: &str, topic: &str) -> bool {
     topic_levels.next().is_none()
 }
 
+/// Whether every topic that matches `narrow` matches `wide`.
+#[must_use]
+pub(crate) fn covers(wide: &str, narrow: &str) -> bool {
+    if narrow.starts_with('$') && (wide.starts_with('+') || wide.starts_with('#')) {
+        return false;
+    }
+    let mut narrow_levels = narrow.split('/');
+    for level in wide.split('/') {
+        match (level, narrow_levels.next()) {
+            ("#", _) => return true,
+            ("+", Some(level)) if level != "#" => {}
+            (level, Some(of_narrow)) if level == of_narrow => {}
+            _ => return false,
+        }
+    }
+    narrow_levels.next().is_none()
+}
+
 /// The part of a filter before its first wildcard: every matching topic begins with it, but for the separator before
 /// a final `#`, which also matches its parent.
 #[must_use]
@@ -100,6 +118,27 @@ mod tests {
         }
         for bad in ["", "a#", "#/a", "a/+b", "a\0"] {
             assert!(check(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn covering() {
+        for (wide, narrow, expected) in [
+            ("#", "a/+/c", true),
+            ("a/#", "a", true),
+            ("a/#", "a/#", true),
+            ("a/#", "a/+/#", true),
+            ("a/+", "a/b", true),
+            ("a/+", "a/+", true),
+            ("a/+", "a/#", false),
+            ("a/b", "a/+", false),
+            ("a/+/#", "a/#", false),
+            ("+/b", "a/b", true),
+            ("#", "$SYS/x", false),
+            ("a/b", "a/b/c", false),
+            ("a/b/c", "a/b", false),
+        ] {
+            assert_eq!(covers(wide, narrow), expected, "{wide} {narrow}");
         }
     }
 

@@ -1,16 +1,26 @@
-//! The thread that writes checkpoints: index entries, retained pointers and cursors, many at a time.
+//! The thread that writes what is in memory out: cursors every moment, index entries and retained pointers once there are
+//! enough of them that a file of its own is worth it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::index::IndexBatch;
-use super::table::Snapshot;
+use super::index::Index;
+use super::table::{self, Table};
+use crate::meta::Meta;
 use crate::shared::Shared;
-use crate::{Result, StoreError};
+use crate::{Pointer, QueueId, Result, StoreError};
 
-/// The log is dispatched again from the last flush of the index after a crash: at most about this many bytes of it.
-const FLUSH_LOG_BYTES: u64 = 32 << 20;
+/// The index is flushed once so many bytes of the log are not in it. The log is dispatched again from there after a crash: twice as
+/// much of it, as more may come while a flush is written.
+const FLUSH_LOG_BYTES: u64 = 24 << 20;
+/// What is not flushed for want of more is flushed after this time all the same.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(10);
+/// Queues looked at under one lock of the table.
+const STEP_QUEUES: usize = 512;
+/// Files of the index that may wait to be merged; flushes wait past it, for this long: cursors wait with them.
+const UNMERGED_FILES_MAX: u64 = 40;
+const UNMERGED_PATIENCE: Duration = Duration::from_secs(2);
 /// How long to wait before a failed checkpoint is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -28,7 +38,7 @@ struct State {
     asked: u64,
     /// Checkpoints asked for up to this number are written.
     answered: u64,
-    /// Someone waits for one that is also flushed.
+    /// Someone waits for one that also flushes the index.
     flush: bool,
     /// How the last one ended.
     error: Option<StoreError>,
@@ -45,9 +55,12 @@ pub(crate) enum Stop {
 }
 
 impl IndexerSignal {
-    /// Asks for a checkpoint soon.
+    /// Asks for a flush soon.
     pub(crate) fn wake(&self) {
-        self.state.lock().asked += 1;
+        let mut state = self.state.lock();
+        state.asked += 1;
+        state.flush = true;
+        drop(state);
         self.wake.notify_one();
     }
 
@@ -76,10 +89,9 @@ impl IndexerSignal {
 /// The thread.
 pub(crate) fn run(shared: &Shared) {
     let signal = &shared.indexer;
-    // What was dispatched again since the last flush counts, or a process that dies often would never flush.
-    let mut flushed_at = shared.index.checkpoint().map_or(0, |(offset, _)| offset);
+    let mut flushed = Instant::now();
     loop {
-        let (asked, flush, stop) = {
+        let (asked, asked_to_flush, stop) = {
             let mut state = signal.state.lock();
             if state.asked == state.answered && state.stop.is_none() {
                 signal.wake.wait_for(&mut state, shared.options.checkpoint_interval);
@@ -90,11 +102,10 @@ pub(crate) fn run(shared: &Shared) {
             answer(shared, asked, Some(StoreError::Closed));
             return;
         }
-        let mut result = checkpoint(shared);
-        let end = shared.log.end().offset();
-        if result.is_ok() && (flush || stop.is_some() || end - flushed_at >= FLUSH_LOG_BYTES) {
-            result = shared.index.flush();
-            flushed_at = end;
+        let mut result = shared.cursors.write(&shared.meta, shared.log.durable_sequence());
+        if result.is_ok() && (asked_to_flush || stop.is_some() || is_due(shared, flushed)) {
+            result = flush(shared);
+            flushed = Instant::now();
         }
         note_fault(shared, result.as_ref().err());
         answer(shared, asked, result.err());
@@ -106,6 +117,16 @@ pub(crate) fn run(shared: &Shared) {
             signal.wake.wait_for(&mut state, RETRY_PAUSE);
         }
     }
+}
+
+/// Whether the index should be flushed without being asked.
+fn is_due(shared: &Shared, flushed: Instant) -> bool {
+    let table = shared.table.read();
+    let waiting = table.waiting_bytes();
+    let since = shared.flushed_cut.lock().bytes_to(table.cut());
+    since >= FLUSH_LOG_BYTES
+        || waiting >= shared.options.index_buffer_bytes / 2
+        || (flushed.elapsed() >= FLUSH_INTERVAL && (waiting > 0 || since > 0 || table.has_places()))
 }
 
 /// Remembers whether the databases can be written, and says so when that changes.
@@ -128,29 +149,96 @@ fn answer(shared: &Shared, asked: u64, error: Option<StoreError>) {
     shared.indexer.done.notify_all();
 }
 
-fn checkpoint(shared: &Shared) -> Result<()> {
-    let snapshot = shared.table.write().snapshot();
-    let result = write(shared, &snapshot);
-    let mut table = shared.table.write();
+/// Writes what the table has into the index, and what it has of retained messages into the meta database.
+pub(crate) fn flush(shared: &Shared) -> Result<()> {
+    let mut flush = shared.table.write().begin_flush();
+    let result = write(shared, &mut flush);
     match &result {
-        Ok(()) => table.written(&snapshot),
-        Err(_) => table.not_written(snapshot),
+        Ok(()) => shared.table.write().flushed(),
+        Err(_) => shared.table.write().not_flushed(flush),
     }
-    drop(table);
     shared.index_room.notify_all();
     result
 }
 
-fn write(shared: &Shared, snapshot: &Snapshot) -> Result<()> {
-    // Nothing durable may know of records that a power cut can still take.
-    shared.sync.wait_durable(&shared.log, snapshot.dispatched)?;
-    if !snapshot.retained.is_empty() {
-        shared.meta.put_retained(&snapshot.retained)?;
+/// Writes out what the table has while a store is being opened and nothing else runs.
+pub(crate) fn write_out(table: &mut Table, index: &Index, meta: &Meta) -> Result<()> {
+    let mut flush = table.begin_flush();
+    meta.put_retained(&flush.retained)?;
+    flush.queues.sort_unstable_by_key(|(_, id, _)| *id);
+    index.write(|file| {
+        let mut ends = Vec::with_capacity(flush.queues.len());
+        for queue in &flush.queues {
+            if let Some((from, entries)) = table.of_flush(*queue, &flush.cut) {
+                file.entries(queue.1, from, entries)?;
+                ends.push((queue.1, from + entries.len() as u64));
+            }
+        }
+        file.cut(&flush.cut)?;
+        file.ends(&ends)
+    })?;
+    for (slot, id, _) in &flush.queues {
+        let entries = table.of_flush((*slot, *id, None), &flush.cut).map_or(0, |(_, entries)| entries.len());
+        table.written(*slot, *id, entries);
     }
-    shared.cursors.write(&shared.meta, shared.log.durable_end())?;
-    let nothing = snapshot.entries.is_empty() && snapshot.deleted.is_empty() && snapshot.places.is_empty();
-    if nothing && snapshot.dispatched == shared.index.checkpoint()?.0 {
+    table.flushed();
+    Ok(())
+}
+
+fn write(shared: &Shared, flush: &mut table::Flush) -> Result<()> {
+    // Nothing durable may know of records that a power cut can still take.
+    shared.log.wait_durable(&flush.cut)?;
+    if !flush.retained.is_empty() {
+        shared.meta.put_retained(&flush.retained)?;
+    }
+    if flush.queues.is_empty() && flush.places.is_empty() && flush.cut == *shared.flushed_cut.lock() {
         return Ok(());
     }
-    shared.index.write(IndexBatch::of(snapshot))
+    let patience = Instant::now() + UNMERGED_PATIENCE;
+    while shared.index.unmerged_files() > UNMERGED_FILES_MAX && Instant::now() < patience {
+        // Readers would look into each of them; the log writer waits once its buffer is full.
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    flush.queues.sort_unstable_by_key(|(_, id, _)| *id);
+    // A slot may be listed twice: for its queue, and for the one before that was deleted.
+    flush.queues.dedup_by_key(|(_, id, _)| *id);
+    let mut written = Vec::with_capacity(flush.queues.len());
+    shared.index.write(|file| {
+        let mut ends: Vec<(QueueId, u64)> = Vec::with_capacity(flush.queues.len());
+        let mut pointers: Vec<Pointer> = Vec::new();
+        let mut found: Vec<(QueueId, u64, usize)> = Vec::with_capacity(STEP_QUEUES);
+        for step in flush.queues.chunks(STEP_QUEUES) {
+            pointers.clear();
+            found.clear();
+            let table = shared.table.read();
+            for queue in step {
+                let Some((from, entries)) = table.of_flush(*queue, &flush.cut) else { continue };
+                if entries.is_empty() {
+                    continue;
+                }
+                pointers.extend_from_slice(entries);
+                found.push((queue.1, from, entries.len()));
+                written.push((queue.0, queue.1, entries.len()));
+            }
+            drop(table);
+            let mut rest = pointers.as_slice();
+            for (id, from, count) in &found {
+                let (entries, later) = rest.split_at(*count);
+                file.entries(*id, *from, entries)?;
+                ends.push((*id, from + *count as u64));
+                rest = later;
+            }
+        }
+        file.cut(&flush.cut)?;
+        file.places(&flush.places)?;
+        file.ends(&ends)
+    })?;
+    *shared.flushed_cut.lock() = flush.cut.clone();
+    for step in written.chunks(STEP_QUEUES) {
+        let mut table = shared.table.write();
+        for (index, id, entries) in step {
+            table.written(*index, *id, *entries);
+        }
+    }
+    Ok(())
 }

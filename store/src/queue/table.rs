@@ -1,88 +1,105 @@
-//! [`Table`]: where each queue ends, its entries that are not in RocksDB yet, and who waits for more.
+//! [`Table`]: all queues: where each one ends, its entries that are not in RocksDB yet, and who refers to it.
 //!
-//! It is locked once for a batch, never for a record.
+//! It is locked once for a batch, never for a record. A queue that nobody writes to takes one [`Slot`] and its number's place in a
+//! hash table; nothing is read from RocksDB to add to it.
 
 use bytestring::ByteString;
 use foldhash::HashMap;
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
 use smallvec::SmallVec;
+use std::hash::BuildHasher;
 
-use super::index::Index;
-use crate::{CursorKey, CursorPlace, Pointer, QueueId, Result, Retain, Watcher};
+use super::watches::Watches;
+use crate::log::cut::Cut;
+use crate::log::shard::DurableEnds;
+use crate::{CursorKey, CursorPlace, Pointer, QueueId, Result, Retain, StoreError, Watcher};
 
-/// A queue that was used since the store was opened.
+/// Where a queue is in the table; what the trie leads to. Used again for another queue once its own is deleted.
+pub(crate) type SlotIndex = u32;
+
+/// A queue.
 #[derive(Debug)]
-struct Queue {
+struct Slot {
+    id: QueueId,
     /// Offset of the next entry.
     end: u64,
-    /// Entries `[end - recent.len(), end)`: those not in RocksDB yet.
-    recent: Vec<Pointer>,
-    /// Listed in [`Table::changed`].
-    changed: bool,
-    /// Someone in [`Table::watches`] waits for it.
+    /// Entries `[end - recent.len(), end)`: of a durable queue those that are not in RocksDB yet, of a live one all there are.
+    recent: SmallVec<[Pointer; 1]>,
+    /// The flush that has it listed in [`Table::changed`].
+    listed: u32,
+    references: u32,
+    fill: Fill,
+    /// Someone in [`Watches`] waits for it.
     watched: bool,
     /// Listed in [`Table::touched`].
     touched: bool,
 }
 
-impl Queue {
+/// How a queue is filled and kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fill {
+    /// Nobody's slot.
+    Free,
+    /// By the log writer, in memory only.
+    Live,
+    /// By the log writer; derived from the log again after a crash.
+    Routed,
+    /// By whoever derives it from another queue.
+    Derived,
+}
+
+impl Slot {
     fn recent_first(&self) -> u64 {
         self.end - self.recent.len() as u64
     }
 }
 
-/// Someone who waits for an offset.
-#[derive(Debug)]
-struct Watch {
-    offset: u64,
-    durable: bool,
-    watcher: Watcher,
-    token: u64,
-}
-
 /// Entries found in memory.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// These, beginning at the offset asked for; none when it is the end.
-    Recent(Vec<Pointer>),
+    /// These, each with its offset, from the one asked for on or the first there is; none at the end.
+    Recent(Vec<(u64, Pointer)>),
     /// Those before this offset are in RocksDB.
     Older { before: u64 },
 }
 
-/// What the next checkpoint writes.
+/// What a flush writes, beside the entries that the table still holds.
 #[derive(Debug, Default)]
-pub(crate) struct Snapshot {
-    /// Queue, offset of the first entry, entries.
-    pub(crate) entries: Vec<(QueueId, u64, Vec<Pointer>)>,
-    pub(crate) deleted: Vec<QueueId>,
+pub(crate) struct Flush {
+    /// Queues with new entries, and how many entries of a derived one belong to this flush.
+    pub(crate) queues: Vec<(SlotIndex, QueueId, Option<usize>)>,
     pub(crate) places: Vec<(CursorKey, CursorPlace)>,
     pub(crate) retained: Vec<(ByteString, Option<Pointer>)>,
     /// The log is dispatched up to here.
-    pub(crate) dispatched: u64,
-    /// Time of the last record before it.
-    pub(crate) time_ms: i64,
+    pub(crate) cut: Cut,
 }
 
 /// All queues.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Table {
-    queues: HashMap<u64, Queue>,
-    watches: HashMap<u64, SmallVec<[Watch; 1]>>,
-    /// Queues with watches that wait for the durable end, and how many: so that a sync looks at no others.
-    durable_watches: HashMap<u64, usize>,
-    touched: Vec<u64>,
-    changed: Vec<u64>,
-    deleted: Vec<QueueId>,
+    slots: Vec<Slot>,
+    /// Slots by the queue's number.
+    by_id: HashTable<SlotIndex>,
+    free: Vec<SlotIndex>,
+    watches: Watches,
+    touched: Vec<SlotIndex>,
+    /// Queues with entries that the next flush writes.
+    changed: Vec<SlotIndex>,
+    /// Number of the next flush; a slot listed by it is in `changed`.
+    flush: u32,
     places: HashMap<CursorKey, CursorPlace>,
     changed_places: Vec<CursorKey>,
     /// Retained messages that changed and are not in the meta database yet; `None`: cleared.
     retained: HashMap<ByteString, Option<Pointer>>,
-    /// Those that the checkpoint in progress writes.
+    /// Those that the flush in progress writes.
     retained_writing: HashMap<ByteString, Option<Pointer>>,
-    dispatched: u64,
-    /// Time of the last record dispatched.
-    time_ms: i64,
+    dispatched: Cut,
     entries: u64,
     waiting_entries: usize,
+    live_queues: usize,
+    live_entries: usize,
+    live_entries_max: usize,
     retained_bytes: usize,
     retained_writing_bytes: usize,
 }
@@ -91,46 +108,200 @@ pub(crate) struct Table {
 pub(crate) const ENTRY_BYTES: usize = size_of::<Pointer>();
 /// Bytes that a retained message takes beside its topic, about.
 const RETAINED_EXTRA_BYTES: usize = 80;
+/// A live queue keeps so many entries whatever the others take, or its share of what there is, if that is less.
+const LIVE_ENTRIES_FAIR: usize = 256;
+
+const _: () = assert!(size_of::<Slot>() <= 64, "a million idle queues are a normal day");
+
+fn hash(id: QueueId) -> u64 {
+    FixedState::default().hash_one(id.0)
+}
 
 impl Table {
-    fn load(&mut self, index: &Index, id: u64) -> Result<&mut Queue> {
-        use std::collections::hash_map::Entry;
-        match self.queues.entry(id) {
-            Entry::Occupied(entry) => Ok(entry.into_mut()),
-            Entry::Vacant(entry) => {
-                let end = index.end(QueueId(id))?;
-                Ok(entry.insert(Queue {
-                    end,
-                    recent: Vec::new(),
-                    changed: false,
-                    watched: false,
-                    touched: false,
-                }))
-            }
+    /// A table without queues, whose live ones together keep up to about `live_bytes_max` bytes of entries.
+    pub(crate) fn new(live_bytes_max: usize) -> Self {
+        Table {
+            slots: Vec::new(),
+            by_id: HashTable::new(),
+            free: Vec::new(),
+            watches: Watches::default(),
+            touched: Vec::new(),
+            changed: Vec::new(),
+            flush: 1,
+            places: HashMap::default(),
+            changed_places: Vec::new(),
+            retained: HashMap::default(),
+            retained_writing: HashMap::default(),
+            dispatched: Cut::default(),
+            entries: 0,
+            waiting_entries: 0,
+            live_queues: 0,
+            live_entries: 0,
+            live_entries_max: live_bytes_max / ENTRY_BYTES,
+            retained_bytes: 0,
+            retained_writing_bytes: 0,
         }
     }
 
-    /// Makes sure that a queue is in memory, so that [`Table::push`] cannot fail.
-    pub(crate) fn prepare(&mut self, index: &Index, id: u64) -> Result<()> {
-        self.load(index, id).map(drop)
+    /// Adds a queue that ends at `end`.
+    pub(crate) fn insert(&mut self, id: QueueId, fill: Fill, end: u64) -> SlotIndex {
+        let slot = Slot {
+            id,
+            end,
+            recent: SmallVec::new(),
+            listed: 0,
+            references: 0,
+            fill,
+            watched: false,
+            touched: false,
+        };
+        self.live_queues += usize::from(fill == Fill::Live);
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None => self.slots.len() as SlotIndex,
+        };
+        match self.slots.get_mut(index as usize) {
+            Some(free) => *free = slot,
+            None => self.slots.push(slot),
+        }
+        let slots = &self.slots;
+        self.by_id.insert_unique(hash(id), index, |index| {
+            slots.get(*index as usize).map_or(0, |slot| hash(slot.id))
+        });
+        index
+    }
+
+    /// Sets where a queue ends that has nothing in memory.
+    pub(crate) fn set_end(&mut self, id: QueueId, end: u64) {
+        if let Some((_, slot)) = self.slot_mut(id) {
+            slot.end = end;
+        }
+    }
+
+    /// Where a queue is.
+    pub(crate) fn index(&self, id: QueueId) -> Option<SlotIndex> {
+        let is = |index: &SlotIndex| self.slots.get(*index as usize).is_some_and(|slot| slot.id == id);
+        self.by_id.find(hash(id), is).copied()
+    }
+
+    /// The queue in a slot.
+    pub(crate) fn at(&self, index: SlotIndex) -> Option<(QueueId, Fill)> {
+        self.slots.get(index as usize).filter(|slot| slot.fill != Fill::Free).map(|slot| (slot.id, slot.fill))
+    }
+
+    fn slot(&self, id: QueueId) -> Option<&Slot> {
+        self.slots.get(self.index(id)? as usize)
+    }
+
+    fn slot_mut(&mut self, id: QueueId) -> Option<(SlotIndex, &mut Slot)> {
+        let index = self.index(id)?;
+        Some((index, self.slots.get_mut(index as usize)?))
+    }
+
+    /// How a queue is filled, if there is such a queue.
+    pub(crate) fn fill(&self, id: QueueId) -> Option<Fill> {
+        self.slot(id).map(|slot| slot.fill)
+    }
+
+    /// Makes a live queue durable: its next flush writes what it has. Its end, and the sequence of the next record that may
+    /// enter it: a flush that does not have the queue yet is of a cut before that.
+    pub(crate) fn promote(&mut self, id: QueueId) -> Option<(u64, u64)> {
+        let sequence = self.dispatched.sequence;
+        let (index, slot) = self.slot_mut(id)?;
+        let end = slot.end;
+        if slot.fill == Fill::Live {
+            slot.fill = Fill::Routed;
+            let entries = slot.recent.len();
+            self.live_entries -= entries;
+            self.live_queues -= 1;
+            self.waiting_entries += entries;
+            self.list(index);
+        }
+        Some((end, sequence))
+    }
+
+    /// Makes it live again.
+    pub(crate) fn demote(&mut self, id: QueueId) {
+        let Some((_, slot)) = self.slot_mut(id) else { return };
+        if slot.fill == Fill::Routed {
+            slot.fill = Fill::Live;
+            let entries = slot.recent.len();
+            self.live_entries += entries;
+            self.live_queues += 1;
+            self.waiting_entries -= entries;
+        }
+    }
+
+    /// Takes a reference to a queue.
+    pub(crate) fn refer(&mut self, id: QueueId) {
+        if let Some((_, slot)) = self.slot_mut(id) {
+            slot.references += 1;
+        }
+    }
+
+    /// Gives a reference back; whether it was the last.
+    pub(crate) fn release(&mut self, id: QueueId) -> bool {
+        let Some((_, slot)) = self.slot_mut(id) else { return false };
+        let was_last = slot.references == 1;
+        slot.references = slot.references.saturating_sub(1);
+        was_last
+    }
+
+    /// Whether anyone refers to a queue.
+    pub(crate) fn is_referred_to(&self, id: QueueId) -> bool {
+        self.slot(id).is_some_and(|slot| slot.references > 0)
+    }
+
+    /// Queues that the log writer fills and nobody refers to.
+    pub(crate) fn unreferenced(&self) -> Vec<QueueId> {
+        let routed = |slot: &&Slot| matches!(slot.fill, Fill::Routed | Fill::Live);
+        self.slots.iter().filter(routed).filter(|slot| slot.references == 0).map(|slot| slot.id).collect()
+    }
+
+    /// How many queues there are.
+    pub(crate) fn len(&self) -> usize {
+        self.by_id.len()
     }
 
     /// Appends an entry.
-    pub(crate) fn push(&mut self, index: &Index, id: u64, pointer: Pointer) -> Result<()> {
-        let queue = self.load(index, id)?;
-        queue.recent.push(pointer);
-        queue.end += 1;
-        let changed = !std::mem::replace(&mut queue.changed, true);
-        let touched = queue.watched && !std::mem::replace(&mut queue.touched, true);
-        if changed {
-            self.changed.push(id);
-        }
-        if touched {
-            self.touched.push(id);
-        }
+    pub(crate) fn push(&mut self, index: SlotIndex, pointer: Pointer) {
+        let Some(slot) = self.slots.get_mut(index as usize) else { return };
+        slot.recent.push(pointer);
+        slot.end += 1;
         self.entries += 1;
-        self.waiting_entries += 1;
-        Ok(())
+        if slot.watched && !std::mem::replace(&mut slot.touched, true) {
+            self.touched.push(index);
+        }
+        match slot.fill {
+            Fill::Live => {
+                self.live_entries += 1;
+                let fair = (self.live_entries_max / self.live_queues.max(1)).clamp(1, LIVE_ENTRIES_FAIR);
+                if self.live_entries > self.live_entries_max && slot.recent.len() > fair {
+                    // Whoever has most to lose notices least; halving makes the moves cheap.
+                    let gone = slot.recent.len() / 2;
+                    slot.recent.drain(..gone);
+                    slot.recent.shrink_to_fit();
+                    self.live_entries -= gone;
+                }
+            }
+            Fill::Routed | Fill::Derived => {
+                self.waiting_entries += 1;
+                if slot.listed != self.flush {
+                    slot.listed = self.flush;
+                    self.changed.push(index);
+                }
+            }
+            Fill::Free => {}
+        }
+    }
+
+    fn list(&mut self, index: SlotIndex) {
+        if let Some(slot) = self.slots.get_mut(index as usize)
+            && slot.listed != self.flush
+        {
+            slot.listed = self.flush;
+            self.changed.push(index);
+        }
     }
 
     /// Notes what a record does to the retained message of its topic.
@@ -154,142 +325,120 @@ impl Table {
         self.retained_writing.iter().chain(&self.retained).map(|(topic, pointer)| (topic, *pointer))
     }
 
-    /// Says that the log is dispatched up to `offset`, and rings whoever waited for what came.
-    pub(crate) fn dispatched(&mut self, (offset, time_ms): (u64, i64), durable_end: u64) {
-        self.dispatched = self.dispatched.max(offset);
-        self.time_ms = self.time_ms.max(time_ms);
-        self.ring_touched(durable_end);
+    /// What the last records made of a topic's retained message, if the meta database does not have it yet.
+    pub(crate) fn recent_retained_of(&self, topic: &str) -> Option<Option<Pointer>> {
+        self.retained.get(topic).or_else(|| self.retained_writing.get(topic)).copied()
+    }
+
+    /// Says that the log is dispatched up to a cut, and rings whoever waited for what came.
+    pub(crate) fn dispatched(&mut self, cut: Cut, durable: &DurableEnds) {
+        self.dispatched = cut;
+        self.ring_touched(durable);
     }
 
     /// Rings whoever waited for entries that came.
-    pub(crate) fn ring_touched(&mut self, durable_end: u64) {
-        for id in std::mem::take(&mut self.touched) {
-            if let Some(queue) = self.queues.get_mut(&id) {
-                queue.touched = false;
+    pub(crate) fn ring_touched(&mut self, durable: &DurableEnds) {
+        for index in std::mem::take(&mut self.touched) {
+            if let Some(slot) = self.slots.get_mut(index as usize) {
+                slot.touched = false;
             }
-            self.ring(id, durable_end);
+            self.ring(index, durable);
         }
     }
 
-    /// Rings those who waited for the durable end to move.
-    pub(crate) fn durable_end_moved(&mut self, durable_end: u64) {
-        let waiting: SmallVec<[u64; 16]> = self.durable_watches.keys().copied().collect();
-        for id in waiting {
-            self.ring(id, durable_end);
+    /// Rings those who waited for a durable end to move.
+    pub(crate) fn durable_ends_moved(&mut self, durable: &DurableEnds) {
+        for index in self.watches.durable() {
+            self.ring(index, durable);
         }
     }
 
-    fn ring(&mut self, id: u64, durable_end: u64) {
-        let (Some(queue), Some(watches)) = (self.queues.get_mut(&id), self.watches.get_mut(&id)) else {
-            return;
-        };
-        let mut rung = 0;
-        watches.retain(|watch| {
-            let ready = is_ready(queue, watch.offset, watch.durable, durable_end);
-            if ready {
-                watch.watcher.ring(watch.token);
-                rung += usize::from(watch.durable);
-            }
-            !ready
-        });
-        if watches.is_empty() {
-            queue.watched = false;
-            self.watches.remove(&id);
-        }
-        self.fewer_durable(id, rung);
-    }
-
-    fn fewer_durable(&mut self, id: u64, fewer: usize) {
-        if let Some(count) = self.durable_watches.get_mut(&id) {
-            *count = count.saturating_sub(fewer);
-            if *count == 0 {
-                self.durable_watches.remove(&id);
-            }
-        }
+    fn ring(&mut self, index: SlotIndex, durable: &DurableEnds) {
+        let Some(slot) = self.slots.get_mut(index as usize) else { return };
+        slot.watched =
+            self.watches.ring(index, |offset, wants_durable| is_ready(slot, offset, wants_durable, durable));
     }
 
     /// See [`crate::Store::watch`].
     pub(crate) fn watch(
         &mut self,
-        index: &Index,
         id: QueueId,
-        (offset, durable, durable_end): (u64, bool, u64),
+        (offset, wants_durable): (u64, bool),
+        durable: &DurableEnds,
         watcher: &Watcher,
         token: u64,
     ) -> Result<()> {
-        self.unwatch(id, watcher, Some(token));
-        let queue = self.load(index, id.0)?;
-        if is_ready(queue, offset, durable, durable_end) {
+        let (index, slot) = self.slot_mut(id).ok_or(StoreError::NoQueue(id))?;
+        if is_ready(slot, offset, wants_durable, durable) {
+            self.watches.disarm(index, watcher, Some(token));
             watcher.ring(token);
-            return Ok(());
+        } else {
+            slot.watched = true;
+            self.watches.arm(index, (offset, wants_durable), watcher, token);
         }
-        queue.watched = true;
-        if durable {
-            *self.durable_watches.entry(id.0).or_default() += 1;
-        }
-        let watch = Watch { offset, durable, watcher: watcher.clone(), token };
-        self.watches.entry(id.0).or_default().push(watch);
         Ok(())
     }
 
-    /// Takes away the watches of a watcher, or the one with `token`.
-    pub(crate) fn unwatch(&mut self, id: QueueId, watcher: &Watcher, token: Option<u64>) {
-        let Some(watches) = self.watches.get_mut(&id.0) else { return };
-        let mut fewer = 0;
-        watches.retain(|watch| {
-            let gone = watch.watcher.same(watcher) && token.is_none_or(|token| token == watch.token);
-            if gone {
-                fewer += usize::from(watch.durable);
-            }
-            !gone
-        });
-        if watches.is_empty() {
-            self.watches.remove(&id.0);
-            if let Some(queue) = self.queues.get_mut(&id.0) {
-                queue.watched = false;
-            }
+    /// Takes away the watches of a watcher.
+    pub(crate) fn unwatch(&mut self, id: QueueId, watcher: &Watcher) {
+        if let Some(index) = self.index(id) {
+            self.watches.disarm(index, watcher, None);
         }
-        self.fewer_durable(id.0, fewer);
-    }
-
-    /// The queue's end, if the queue is in memory.
-    pub(crate) fn loaded_end(&self, id: QueueId) -> Option<u64> {
-        self.queues.get(&id.0).map(|queue| queue.end)
     }
 
     /// The queue's end.
-    pub(crate) fn end(&mut self, index: &Index, id: QueueId) -> Result<u64> {
-        self.load(index, id.0).map(|queue| queue.end)
+    pub(crate) fn end(&self, id: QueueId) -> Option<u64> {
+        self.slot(id).map(|slot| slot.end)
     }
 
-    /// Offset of the first entry that is not in RocksDB, if the queue is in memory.
-    pub(crate) fn recent_first(&self, id: QueueId) -> Option<u64> {
-        self.queues.get(&id.0).map(Queue::recent_first)
+    /// The first entry in memory from an offset on that `counts`.
+    pub(crate) fn recent_first(
+        &self,
+        id: QueueId,
+        from: u64,
+        counts: impl Fn(Pointer) -> bool,
+    ) -> Option<u64> {
+        let slot = self.slot(id)?;
+        let mut recent = (slot.recent_first()..).zip(&slot.recent);
+        recent.find(|(offset, pointer)| *offset >= from && counts(**pointer)).map(|(offset, _)| offset)
     }
 
     /// Up to `entries_max` entries from an offset on, as far as they are in memory.
     pub(crate) fn find(&self, id: QueueId, from: u64, entries_max: usize) -> Option<Found> {
-        let queue = self.queues.get(&id.0)?;
-        let first = queue.recent_first();
-        if from < first {
+        let slot = self.slot(id)?;
+        let first = slot.recent_first();
+        if from < first && slot.fill != Fill::Live {
             return Some(Found::Older { before: first });
         }
-        let recent = queue.recent.iter().skip((from - first) as usize).take(entries_max);
-        Some(Found::Recent(recent.copied().collect()))
+        let skip = from.saturating_sub(first) as usize;
+        let recent = (first + skip as u64..).zip(slot.recent.iter().skip(skip).copied());
+        Some(Found::Recent(recent.take(entries_max).collect()))
     }
 
-    /// Forgets a queue and rings those who wait for it; the next checkpoint deletes its entries.
+    /// Forgets a queue and rings those who wait for it.
     pub(crate) fn delete(&mut self, id: QueueId) {
-        if let Some(queue) = self.queues.remove(&id.0) {
-            self.waiting_entries -= queue.recent.len();
+        let Some(index) = self.index(id) else { return };
+        let is = |found: &SlotIndex| *found == index;
+        if let Ok(entry) = self.by_id.find_entry(hash(id), is) {
+            entry.remove();
         }
+        if let Some(slot) = self.slots.get_mut(index as usize) {
+            let entries = std::mem::take(&mut slot.recent).len();
+            match slot.fill {
+                Fill::Live => {
+                    self.live_entries -= entries;
+                    self.live_queues -= 1;
+                }
+                _ => self.waiting_entries -= entries,
+            }
+            slot.fill = Fill::Free;
+            slot.touched = false;
+            slot.watched = false;
+        }
+        self.free.push(index);
         // Whoever waits looks again, and finds that the queue is gone.
-        for watch in self.watches.remove(&id.0).into_iter().flatten() {
-            watch.watcher.ring(watch.token);
-        }
-        self.durable_watches.remove(&id.0);
+        self.watches.ring(index, |_, _| true);
         self.places.retain(|key, _| key.queue != id);
-        self.deleted.push(id);
     }
 
     /// Sets the place of a consumer that derives queues.
@@ -302,63 +451,84 @@ impl Table {
         self.places.get(key).copied()
     }
 
-    /// Begins a checkpoint. [`Table::written`] or [`Table::not_written`] ends it.
-    pub(crate) fn snapshot(&mut self) -> Snapshot {
-        let mut snapshot =
-            Snapshot { dispatched: self.dispatched, time_ms: self.time_ms, ..Snapshot::default() };
-        for id in std::mem::take(&mut self.changed) {
-            if let Some(queue) = self.queues.get_mut(&id) {
-                queue.changed = false;
-                snapshot.entries.push((QueueId(id), queue.recent_first(), queue.recent.clone()));
-            }
-        }
-        snapshot.deleted = std::mem::take(&mut self.deleted);
+    /// Begins a flush. [`Table::written`] and [`Table::flushed`] end it, or [`Table::not_flushed`].
+    pub(crate) fn begin_flush(&mut self) -> Flush {
+        // Who has an entry from now on is listed for the flush after this one. 0 is nobody's.
+        self.flush = self.flush.checked_add(1).unwrap_or(1);
+        let changed = std::mem::take(&mut self.changed);
+        let queues = changed.into_iter().filter_map(|index| {
+            // It may have been listed for a queue that was deleted since, and have another one now, which is in memory only.
+            let kept = |slot: &&Slot| matches!(slot.fill, Fill::Routed | Fill::Derived);
+            let slot = self.slots.get(index as usize).filter(kept)?;
+            // A derived queue may get entries of records from before the cut while it is written; those come with a later place.
+            let entries = (slot.fill == Fill::Derived).then_some(slot.recent.len());
+            Some((index, slot.id, entries))
+        });
+        let mut flush = Flush { queues: queues.collect(), cut: self.dispatched.clone(), ..Flush::default() };
         let mut places = std::mem::take(&mut self.changed_places);
         places.sort();
         places.dedup();
-        snapshot.places =
+        flush.places =
             places.into_iter().filter_map(|key| self.places.get(&key).map(|p| (key, *p))).collect();
         self.retained_writing = std::mem::take(&mut self.retained);
         self.retained_writing_bytes = std::mem::take(&mut self.retained_bytes);
-        snapshot.retained =
+        flush.retained =
             self.retained_writing.iter().map(|(topic, pointer)| (topic.clone(), *pointer)).collect();
-        snapshot
+        flush
     }
 
-    /// The snapshot is in RocksDB: its entries need not be kept.
-    pub(crate) fn written(&mut self, snapshot: &Snapshot) {
-        self.retained_writing.clear();
+    /// The entries of a queue that a flush writes, and the offset of the first.
+    pub(crate) fn of_flush(
+        &self,
+        (index, id, entries): (SlotIndex, QueueId, Option<usize>),
+        cut: &Cut,
+    ) -> Option<(u64, &[Pointer])> {
+        let slot = self.slots.get(index as usize).filter(|slot| slot.id == id && slot.fill != Fill::Free)?;
+        let count =
+            entries.unwrap_or_else(|| slot.recent.partition_point(|pointer| cut.holds(pointer.position)));
+        Some((slot.recent_first(), slot.recent.get(..count)?))
+    }
+
+    /// So many first entries of a queue are in RocksDB and need not be kept.
+    pub(crate) fn written(&mut self, index: SlotIndex, id: QueueId, entries: usize) {
+        if let Some(slot) = self.slots.get_mut(index as usize)
+            && slot.id == id
+            && slot.fill != Fill::Free
+        {
+            slot.recent.drain(..entries.min(slot.recent.len()));
+            slot.recent.shrink_to_fit();
+            self.waiting_entries -= entries;
+        }
+    }
+
+    /// All of a flush is written.
+    pub(crate) fn flushed(&mut self) {
+        self.retained_writing = HashMap::default();
         self.retained_writing_bytes = 0;
-        for (id, first, entries) in &snapshot.entries {
-            if let Some(queue) = self.queues.get_mut(&id.0)
-                // A queue that was deleted and looked at again since has none of them.
-                && queue.recent_first() == *first
-                && queue.recent.len() >= entries.len()
-            {
-                queue.recent.drain(..entries.len());
-                if queue.recent.is_empty() {
-                    queue.recent = Vec::new();
-                }
-                self.waiting_entries -= entries.len();
-            }
-        }
     }
 
-    /// The snapshot could not be written: the next one holds it again.
-    pub(crate) fn not_written(&mut self, snapshot: Snapshot) {
-        for (id, _, _) in snapshot.entries {
-            if let Some(queue) = self.queues.get_mut(&id.0)
-                && !std::mem::replace(&mut queue.changed, true)
-            {
-                self.changed.push(id.0);
+    /// The flush could not be written: the next one holds it again.
+    pub(crate) fn not_flushed(&mut self, flush: Flush) {
+        for (index, id, _) in flush.queues {
+            if self.slots.get(index as usize).is_some_and(|slot| slot.id == id && slot.fill != Fill::Free) {
+                self.list(index);
             }
         }
-        self.deleted.extend(snapshot.deleted);
-        self.changed_places.extend(snapshot.places.into_iter().map(|(key, _)| key));
+        self.changed_places.extend(flush.places.into_iter().map(|(key, _)| key));
         for (topic, pointer) in std::mem::take(&mut self.retained_writing) {
             self.retained.entry(topic).or_insert(pointer);
         }
         self.retained_bytes += std::mem::take(&mut self.retained_writing_bytes);
+    }
+
+    /// Whether places of deriving consumers wait for RocksDB.
+    pub(crate) fn has_places(&self) -> bool {
+        !self.changed_places.is_empty()
+    }
+
+    /// Up to where the log is dispatched.
+    pub(crate) fn cut(&self) -> &Cut {
+        &self.dispatched
     }
 
     /// Entries assigned since the store was opened.
@@ -370,16 +540,21 @@ impl Table {
     pub(crate) fn waiting_bytes(&self) -> usize {
         self.waiting_entries * ENTRY_BYTES + self.retained_bytes + self.retained_writing_bytes
     }
+
+    /// Bytes of entries that live queues hold.
+    pub(crate) fn live_bytes(&self) -> usize {
+        self.live_entries * ENTRY_BYTES
+    }
 }
 
-fn is_ready(queue: &Queue, offset: u64, durable: bool, durable_end: u64) -> bool {
-    if offset >= queue.end {
+fn is_ready(slot: &Slot, offset: u64, wants_durable: bool, durable: &DurableEnds) -> bool {
+    if offset >= slot.end {
         return false;
     }
     // What is in RocksDB was durable before it was written there.
-    let index = offset.checked_sub(queue.recent_first());
-    !durable
+    let index = offset.checked_sub(slot.recent_first());
+    !wants_durable
         || index
-            .and_then(|index| queue.recent.get(index as usize))
-            .is_none_or(|pointer| pointer.position.offset() < durable_end)
+            .and_then(|index| slot.recent.get(index as usize))
+            .is_none_or(|pointer| durable.contains(pointer.position))
 }

@@ -11,8 +11,10 @@
 //! - [`restart`] a graceful stop and a start in place
 //! - [`refusals`] bad input
 //! - [`examples`] the examples
+//! - [`bench`] `tidemill bench store`
 //! - [`services`] the servers themselves
 
+mod bench;
 mod cli;
 mod delivery;
 mod examples;

@@ -20,7 +20,7 @@ pub(in crate::api) struct Params {
 }
 
 /// Where to begin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum From {
     /// With the oldest there is.
     Earliest,
@@ -28,8 +28,8 @@ pub(super) enum From {
     Latest,
     /// With the first one stored at or after this, in milliseconds since the Unix epoch.
     Time(i64),
-    /// With the record there.
-    Position(Position),
+    /// With the record there; with several, one for each shard of the log.
+    Positions(Vec<Position>),
 }
 
 impl Params {
@@ -40,8 +40,8 @@ impl Params {
             "earliest" => return Ok(From::Earliest),
             _ => {}
         }
-        if let Some(position) = position(text) {
-            return Ok(From::Position(position));
+        if let Some(positions) = text.split(',').map(position).collect() {
+            return Ok(From::Positions(positions));
         }
         let time: Result<jiff::Timestamp, _> = text.parse();
         time.map(|time| From::Time(time.as_millisecond())).map_err(|_| {
@@ -58,7 +58,7 @@ impl Params {
     }
 }
 
-/// A position as it is printed, or its byte offset in the log's only shard as a number.
+/// A position as it is printed, or its byte offset in the log's first shard as a number.
 fn position(text: &str) -> Option<Position> {
     if let Ok(position) = text.parse() {
         return Some(position);
@@ -82,14 +82,17 @@ mod tests {
     fn places_to_begin() {
         assert_eq!(from("earliest"), Some(From::Earliest));
         assert_eq!(from("latest"), Some(From::Latest));
-        let position = From::Position(Position::new(0, 166));
-        assert_eq!(from("0-0000000000a6"), Some(position));
+        let position = From::Positions(vec![Position::new(0, 166)]);
+        assert_eq!(from("0-0000000000a6"), Some(position.clone()));
         assert_eq!(from("166"), Some(position));
+        let both = From::Positions(vec![Position::new(0, 166), Position::new(1, 1)]);
+        assert_eq!(from("0-0000000000a6,1-000000000001"), Some(both));
+        assert_eq!(from("0-0000000000a6,"), None);
         assert_eq!(from("1970-01-01T00:00:01Z"), Some(From::Time(1000)));
         assert_eq!(from("yesterday"), None);
         assert_eq!(from("2026-01-31"), None);
         assert_eq!(from("-1"), None);
-        assert_eq!(from("281474976710655"), Some(From::Position(Position::new(0, (1 << 48) - 1))));
+        assert_eq!(from("281474976710655"), Some(From::Positions(vec![Position::new(0, (1 << 48) - 1)])));
         assert_eq!(from("281474976710656"), None, "an offset has 48 bits");
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::params::Params;
-use super::source::{Source, after};
+use super::source::{Source, pass, written};
 use super::view::RecordView;
 use crate::api::State;
 use crate::api::problem::Problem;
@@ -37,7 +37,7 @@ struct Lines {
     /// Whether nothing was there after that.
     at_end: bool,
     /// Where to go on from after what was sent.
-    next: Position,
+    next: Vec<Position>,
     /// Records still to be sent, if that was limited.
     left: Option<u64>,
     wait: Duration,
@@ -57,7 +57,8 @@ pub(in crate::api) async fn stream(
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, error).hint("try again later, or raise http.tails_max")
     })?;
     let source = Source::find(&state.store, &params).await?;
-    let next = source.next();
+    let next = source.next().to_vec();
+    let begin = written(&next);
     let (read, left) = (Vec::new().into_iter(), params.limit);
     let mut lines = Lines { state, source, read, at_end: false, next, left, wait, _permit: permit };
     // The first step tells whether a record begins there, while the answer can still be another.
@@ -65,8 +66,7 @@ pub(in crate::api) async fn stream(
         StoreError::NoRecord(_) => Problem::bad_request(error.to_string()),
         error => error.into(),
     })?;
-    let headers =
-        [(header::CONTENT_TYPE.as_str(), "application/x-ndjson".to_owned()), (NEXT_HEADER, next.to_string())];
+    let headers = [(header::CONTENT_TYPE.as_str(), "application/x-ndjson".to_owned()), (NEXT_HEADER, begin)];
     let body = futures_util::stream::unfold(lines, |mut lines| async move {
         let chunk = lines.chunk().await?;
         Some((Ok::<_, StoreError>(chunk), lines))
@@ -118,11 +118,11 @@ impl Lines {
         let mut chunk = Vec::new();
         while chunk.len() < CHUNK_BYTES && self.left != Some(0) {
             let Some(record) = self.read.next() else {
-                self.next = self.source.next();
+                self.next = self.source.next().to_vec();
                 break;
             };
-            self.next = after(&record);
-            let view = RecordView::new(&record).followed_by(self.next);
+            pass(&mut self.next, &record);
+            let view = RecordView::new(&record).followed_by(written(&self.next));
             if serde_json::to_writer(&mut chunk, &view).is_ok() {
                 chunk.push(b'\n');
                 self.left = self.left.map(|left| left - 1);
@@ -134,7 +134,7 @@ impl Lines {
     /// The head of the answer has gone out, so why it ends early can only be its last line.
     fn broken_off(&mut self, error: &str) -> Option<Bytes> {
         self.left = Some(0);
-        let line = serde_json::json!({ "error": error, "next": self.next.to_string() });
+        let line = serde_json::json!({ "error": error, "next": written(&self.next) });
         Some(Bytes::from(format!("{line}\n")))
     }
 }

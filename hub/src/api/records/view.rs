@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use tidemill_rules::Message;
-use tidemill_store::{Position, Record};
+use tidemill_store::Record;
 
 use crate::message;
 
@@ -78,8 +78,8 @@ impl RecordView {
     }
 
     /// The same, with where to go on after it.
-    pub(super) fn followed_by(mut self, next: Position) -> Self {
-        self.next = Some(next.to_string());
+    pub(super) fn followed_by(mut self, next: String) -> Self {
+        self.next = Some(next);
         self
     }
 }

@@ -5,12 +5,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use foldhash::HashMap;
-use tidemill_store::{Pointer, Position, ReadRequest, Record, Retain, StoreError};
+use tidemill_store::{Pointer, ReadRequest, Record, Retain, StoreError};
 use tracing::{error, warn};
 
 use super::super::codec::{Ack, Packet, PacketId, PublishHead, Qos, ReasonCode, SubscriptionId};
 use super::super::session::{InFlight, Session, Source, Step, SubscriptionKey};
-use super::super::sessions::cursor_key;
 use super::super::share::Group;
 use super::super::shared::now_ms;
 use super::{Close, Connection};
@@ -47,8 +46,8 @@ struct Replay {
     key: SubscriptionKey,
     /// Topic of the last one seen.
     after: Option<String>,
-    /// What was stored from here on comes from the queue.
-    before: Position,
+    /// What was stored from this sequence on comes from the queue.
+    before: u64,
     page: VecDeque<Record>,
     /// Whether `page` is the last.
     last: bool,
@@ -91,8 +90,8 @@ impl Delivery {
         shared.for_each(|(key, _)| self.wake_one(key));
     }
 
-    /// Retained messages stored before a position are to be sent to a subscription.
-    pub(super) fn replay(&mut self, key: SubscriptionKey, before: Position) {
+    /// Retained messages stored before a sequence are to be sent to a subscription.
+    pub(super) fn replay(&mut self, key: SubscriptionKey, before: u64) {
         self.replays.retain(|replay| replay.key != key);
         let page = VecDeque::new();
         self.replays.push_back(Replay { key, after: None, before, page, last: false });
@@ -221,8 +220,8 @@ impl Connection {
             let Some(subscription) = self.session.subscriptions.get_mut(key) else { continue };
             let Some(place) = subscription.cursor.take_moved() else { continue };
             // The place of a shared subscription is its group's.
-            if self.durable && !subscription.is_shared() {
-                self.shared.store.commit(&cursor_key(&self.session.client, subscription.queue), place);
+            if let Some(id) = subscription.cursor.id() {
+                self.shared.store.commit(id, place);
             }
         }
     }
@@ -298,7 +297,11 @@ impl Connection {
     /// Reads a record that was sent before; `None` if it cannot be read any more, which is a loss.
     async fn fetch(&mut self, pointer: Pointer) -> Result<Option<Record>, Close> {
         match self.shared.store.fetch(vec![pointer]).await {
-            Ok(records) => Ok(records.into_iter().next()),
+            Ok(records) => {
+                let record = records.into_iter().next().flatten();
+                self.tally.skipped += u64::from(record.is_none());
+                Ok(record)
+            }
             Err(error @ StoreError::Corrupt { .. }) => {
                 error!(client = &*self.session.client, %error, "a message in flight is lost");
                 self.tally.unreadable += 1;
@@ -331,7 +334,8 @@ impl Connection {
                     return Ok(());
                 }
                 let Some(record) = replay.page.pop_front() else { break };
-                if record.position >= replay.before {
+                // A kept one is in no queue, however late it was written.
+                if record.sequence >= replay.before && !record.kept {
                     continue;
                 }
                 self.offer(&Offer {
@@ -404,14 +408,15 @@ impl Connection {
             });
             if let Some(subscription) = self.session.subscriptions.get_mut(key) {
                 match sent {
-                    Sent::InFlight => subscription.cursor.take(*offset, record.position),
-                    Sent::Done => subscription.cursor.pass(*offset, record.position),
+                    Sent::InFlight => subscription.cursor.take(*offset, record.sequence),
+                    Sent::Done => subscription.cursor.pass(*offset, record.sequence),
                 }
             }
         }
         if let Some(subscription) = self.session.subscriptions.get_mut(key) {
             subscription.cursor.skip_to(batch.next);
         }
+        self.tally.skipped += batch.skipped;
         self.delivery.note_moved(key);
         if batch.next < batch.end {
             self.delivery.ready.push_back(key);
@@ -428,7 +433,7 @@ impl Connection {
         group: &Arc<Group>,
         room: usize,
     ) -> Result<usize, Close> {
-        let pulled = group.pull(&self.shared.store, &self.mail, room).await;
+        let pulled = group.pull(&self.shared.store, &self.mail, room, &mut self.tally.skipped).await;
         let records = match pulled.map_err(|error| unavailable(&error))? {
             Ok(records) => records,
             Err(offset) => {

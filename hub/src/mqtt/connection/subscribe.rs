@@ -2,7 +2,7 @@
 
 use bytestring::ByteString;
 use smallvec::SmallVec;
-use tidemill_store::{CursorPlace, Position, QueueId, StoreError};
+use tidemill_store::{CursorPlace, QueueId, StoreError};
 use tracing::warn;
 
 use super::super::codec::topic::{self, Requested};
@@ -100,7 +100,7 @@ impl Connection {
             return Ok(Outcome::Refused(ReasonCode::QUOTA_EXCEEDED));
         }
         let opened = self.open_queue(&requested).await;
-        let (queue, place) = match opened {
+        let (queue, cursor) = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 warn!(client = &*self.session.client, filter = &*request.filter, %error, "cannot subscribe");
@@ -109,7 +109,7 @@ impl Connection {
         };
         // A copy: a slice would keep the read buffer for as long as the subscription.
         let name = ByteString::from(&*request.filter);
-        let Some(subscription) = Subscription::new(name, options, id, queue, Cursor::at(place)) else {
+        let Some(subscription) = Subscription::new(name, options, id, queue, cursor) else {
             return Ok(Outcome::Refused(ReasonCode::TOPIC_FILTER_INVALID));
         };
         let key = self.session.subscriptions.insert(subscription);
@@ -117,7 +117,7 @@ impl Connection {
     }
 
     /// Opens the queue of a filter; the place is its end.
-    async fn open_queue(&self, requested: &Requested<'_>) -> Result<(QueueId, CursorPlace), StoreError> {
+    async fn open_queue(&self, requested: &Requested<'_>) -> Result<(QueueId, Cursor), StoreError> {
         let store = &self.shared.store;
         let Some(group) = requested.group else {
             return sessions::open_queue(store, &self.session.client, requested.filter, self.durable).await;
@@ -127,7 +127,7 @@ impl Connection {
             sessions::release(store, info.id).await;
             return Err(error);
         }
-        Ok((info.id, CursorPlace { offset: info.end, position: Position::ZERO }))
+        Ok((info.id, Cursor::at(CursorPlace { offset: info.end, sequence: 0 })))
     }
 
     /// Starts delivery of a subscription that stands.
@@ -142,7 +142,7 @@ impl Connection {
         };
         if send {
             // What is stored from here on comes from the queue.
-            self.delivery.replay(key, self.shared.store.end());
+            self.delivery.replay(key, self.shared.store.next_sequence());
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use tidemill_store::{CursorPlace, Position};
+use tidemill_store::{CursorId, CursorPlace};
 
 /// A subscription's place in its queue.
 ///
@@ -13,19 +13,21 @@ use tidemill_store::{CursorPlace, Position};
 pub struct Cursor {
     /// Where to read on.
     next: u64,
-    /// Position of the record last read: everything up to it is read.
-    last: Position,
+    /// Sequence of the record last read: everything up to it is read.
+    last: u64,
     open: VecDeque<Open>,
     /// Whether the durable place is behind this one.
     moved: bool,
+    /// The store's number for the durable place, if there is one.
+    id: Option<CursorId>,
 }
 
 /// A message on its way.
 #[derive(Clone, Copy, Debug)]
 struct Open {
     offset: u64,
-    /// Position of the record read before it: when this is the first open one, all up to there is done.
-    before: Position,
+    /// Sequence of the record read before it: when this is the first open one, all up to there is done.
+    before: u64,
     done: bool,
 }
 
@@ -33,7 +35,19 @@ impl Cursor {
     /// A cursor whose consumer has done everything before `place`.
     #[must_use]
     pub fn at(place: CursorPlace) -> Self {
-        Cursor { next: place.offset, last: place.position, open: VecDeque::new(), moved: false }
+        Cursor { next: place.offset, last: place.sequence, open: VecDeque::new(), moved: false, id: None }
+    }
+
+    /// A cursor that the store keeps.
+    #[must_use]
+    pub fn kept(cursor: tidemill_store::Cursor) -> Self {
+        Cursor { id: Some(cursor.id), ..Cursor::at(cursor.place) }
+    }
+
+    /// The store's number for the durable place, if there is one.
+    #[must_use]
+    pub fn id(&self) -> Option<CursorId> {
+        self.id
     }
 
     /// Puts back what a session document says: everything before `next` was read, and `open` is on its way.
@@ -57,17 +71,17 @@ impl Cursor {
     }
 
     /// The record at `offset` was read and is on its way.
-    pub fn take(&mut self, offset: u64, position: Position) {
+    pub fn take(&mut self, offset: u64, sequence: u64) {
         self.open.push_back(Open { offset, before: self.last, done: false });
         self.moved |= self.open.len() == 1;
         self.next = offset + 1;
-        self.last = position;
+        self.last = sequence;
     }
 
     /// The record at `offset` was read and needs nothing further.
-    pub fn pass(&mut self, offset: u64, position: Position) {
+    pub fn pass(&mut self, offset: u64, sequence: u64) {
         self.next = offset + 1;
-        self.last = position;
+        self.last = sequence;
         self.moved |= self.open.is_empty();
     }
 
@@ -95,8 +109,8 @@ impl Cursor {
     #[must_use]
     pub fn place(&self) -> CursorPlace {
         match self.open.front() {
-            Some(first) => CursorPlace { offset: first.offset, position: first.before },
-            None => CursorPlace { offset: self.next, position: self.last },
+            Some(first) => CursorPlace { offset: first.offset, sequence: first.before },
+            None => CursorPlace { offset: self.next, sequence: self.last },
         }
     }
 
@@ -112,24 +126,24 @@ mod tests {
 
     use super::*;
 
-    fn position(offset: u64) -> Position {
-        Position::from_u64(offset * 100)
+    fn sequence(offset: u64) -> u64 {
+        offset * 100
     }
 
     fn start(offset: u64) -> Cursor {
-        Cursor::at(CursorPlace { offset, position: position(offset - 1) })
+        Cursor::at(CursorPlace { offset, sequence: sequence(offset - 1) })
     }
 
     #[test]
     fn the_place_stays_at_the_first_open_offset() {
         let mut cursor = start(10);
-        cursor.take(10, position(10));
-        cursor.pass(11, position(11));
-        cursor.take(12, position(12));
+        cursor.take(10, sequence(10));
+        cursor.pass(11, sequence(11));
+        cursor.take(12, sequence(12));
         cursor.done(12);
-        assert_eq!(cursor.place(), CursorPlace { offset: 10, position: position(9) });
+        assert_eq!(cursor.place(), CursorPlace { offset: 10, sequence: sequence(9) });
         cursor.done(10);
-        assert_eq!(cursor.place(), CursorPlace { offset: 13, position: position(12) });
+        assert_eq!(cursor.place(), CursorPlace { offset: 13, sequence: sequence(12) });
         assert!(cursor.take_moved().is_some() && cursor.take_moved().is_none());
         cursor.done(10);
         assert_eq!(cursor.take_moved(), None, "done twice moves nothing");
@@ -138,9 +152,9 @@ mod tests {
     #[test]
     fn passing_behind_an_open_offset_moves_nothing() {
         let mut cursor = start(1);
-        cursor.take(1, position(1));
+        cursor.take(1, sequence(1));
         cursor.take_moved();
-        cursor.pass(2, position(2));
+        cursor.pass(2, sequence(2));
         assert_eq!(cursor.take_moved(), None);
         cursor.skip_to(9);
         assert_eq!((cursor.next(), cursor.place().offset), (9, 1));
@@ -168,12 +182,12 @@ mod tests {
                 let before = cursor.place();
                 match step {
                     0 => {
-                        cursor.take(end, position(end));
+                        cursor.take(end, sequence(end));
                         open.insert(end);
                         end += 1;
                     }
                     1 => {
-                        cursor.pass(end, position(end));
+                        cursor.pass(end, sequence(end));
                         end += 1;
                     }
                     _ => {
@@ -182,7 +196,7 @@ mod tests {
                     }
                 }
                 let offset = open.first().copied().unwrap_or(end);
-                prop_assert_eq!(cursor.place(), CursorPlace { offset, position: position(offset - 1) });
+                prop_assert_eq!(cursor.place(), CursorPlace { offset, sequence: sequence(offset - 1) });
                 prop_assert_eq!(cursor.next(), end);
                 prop_assert!(cursor.place().offset == before.offset || cursor.take_moved().is_some());
             }

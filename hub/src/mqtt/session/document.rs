@@ -25,6 +25,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
 use tidemill_store::{CursorPlace, Pointer, Position, QueueId};
 
+use super::super::codec::topic::Requested;
 use super::super::codec::{
     LastWill, PacketId, Qos, Reader, SubscriptionId, SubscriptionOptions, WillProperties,
 };
@@ -69,6 +70,13 @@ pub(crate) struct StoredSubscription {
     pub(crate) next: u64,
 }
 
+impl StoredSubscription {
+    /// Whether its messages are shared out among a group.
+    pub(crate) fn is_shared(&self) -> bool {
+        Requested::parse(&self.requested).is_some_and(|requested| requested.group.is_some())
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct StoredInFlight {
     id: PacketId,
@@ -111,12 +119,13 @@ impl Stored {
         }
     }
 
-    /// The session again, given where the cursor of each subscription stands.
+    /// The session again, given the cursors of those of its subscriptions that are not shared.
     pub(crate) fn into_session(
         self,
         client: ByteString,
-        places: &[CursorPlace],
+        cursors: Vec<tidemill_store::Cursor>,
     ) -> Result<Session, DocumentError> {
+        let mut cursors = cursors.into_iter();
         let mut session = Session::new(client, self.expiry_s);
         session.offline_since_ms = self.offline_since_ms;
         session.will = self.will;
@@ -126,9 +135,11 @@ impl Stored {
             let of_this = self.in_flight.iter().filter_map(|sent| sent.from);
             let sent: Vec<u64> =
                 of_this.filter(|(from, _)| *from as usize == index).map(|(_, offset)| offset).collect();
-            let place = places.get(index).copied();
-            let place = place.unwrap_or(CursorPlace { offset: stored.next, position: Position::ZERO });
-            let mut cursor = Cursor::at(place);
+            let own = cursors.by_ref().take(usize::from(!stored.is_shared())).next();
+            let mut cursor = match own {
+                Some(kept) => Cursor::kept(kept),
+                None => Cursor::at(CursorPlace { offset: stored.next, sequence: 0 }),
+            };
             let open: HashSet<u64> = cursor.restore(stored.next, &sent).into_iter().collect();
             let subscription =
                 Subscription::new(stored.requested, stored.options, stored.id, stored.queue, cursor)
@@ -417,7 +428,7 @@ mod tests {
                 *version = VERSION;
             }
             if let Ok(stored) = Stored::decode(bytes.into()) {
-                let _ = stored.into_session("c".into(), &[]);
+                let _ = stored.into_session("c".into(), Vec::new());
             }
         }
     }
@@ -425,7 +436,7 @@ mod tests {
     #[test]
     fn a_session_comes_back_with_what_is_not_done() {
         let mut session = Session::new("c".into(), 60);
-        let place = |offset| CursorPlace { offset, position: Position::from_u64(offset) };
+        let place = |offset| CursorPlace { offset, sequence: offset };
         let make = |filter: &str| {
             let cursor = Cursor::at(place(10));
             Subscription::new(filter.into(), SubscriptionOptions::default(), None, QueueId(3), cursor)
@@ -437,7 +448,7 @@ mod tests {
         for offset in 10..14 {
             let source = Source::Queue { subscription: key, offset };
             session.window.send(source, pointer, Qos::ExactlyOnce, false).unwrap();
-            session.subscriptions.get_mut(key).unwrap().cursor.take(offset, Position::from_u64(offset));
+            session.subscriptions.get_mut(key).unwrap().cursor.take(offset, offset);
         }
         session.unsubscribe(gone);
         let second = PacketId::new(2).unwrap();
@@ -448,7 +459,12 @@ mod tests {
 
         // Offset 10 was done after the document was written.
         let stored = Stored::decode(Stored::of(&session).encode()).unwrap();
-        let mut back = stored.into_session("c".into(), &[place(11)]).unwrap();
+        let mut back = stored
+            .into_session(
+                "c".into(),
+                vec![tidemill_store::Cursor { id: tidemill_store::CursorId(0), place: place(11) }],
+            )
+            .unwrap();
         let ids: Vec<u16> = back.window.in_order().iter().map(|(id, _)| id.get()).collect();
         assert_eq!(ids, [3, 4], "11 was done out of order, 10 since");
         assert_eq!(back.inbound.unreleased().count(), 1);

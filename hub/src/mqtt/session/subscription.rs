@@ -121,14 +121,14 @@ impl Subscriptions {
 
 #[cfg(test)]
 mod tests {
-    use tidemill_store::{CursorPlace, Position};
+    use tidemill_store::CursorPlace;
 
     use super::*;
 
     #[test]
     fn a_subscription_is_named_by_what_was_written() {
         let make = |requested: &str| {
-            let cursor = Cursor::at(CursorPlace { offset: 0, position: Position::ZERO });
+            let cursor = Cursor::at(CursorPlace { offset: 0, sequence: 0 });
             Subscription::new(requested.into(), SubscriptionOptions::default(), None, QueueId(1), cursor)
         };
         let mut all = Subscriptions::default();

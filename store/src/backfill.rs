@@ -1,0 +1,187 @@
+//! Filling a new queue with history: the records that were stored before its filter counted.
+//!
+//! The queue's own entries begin at an offset with room before it for every record there ever was. The history is counted first and then
+//! written so that it ends there: offsets have no hole, whatever their number, and come out the same if it is done again. The log writer goes on
+//! meanwhile; retention waits.
+
+use crate::catalogue::{self, Change};
+use crate::log::writer::Command;
+use crate::meta::catalogue::{Entry, Kind};
+use crate::queue::filter;
+use crate::queue::index::Index;
+use crate::queue::table::{Fill, SlotIndex};
+use crate::shared::{Shared, SharedRef};
+use crate::{Pointer, Position, QueueId, ReadRequest, Record, Result, ScanRequest, Store, StoreError};
+
+/// Records read in one step.
+const STEP_RECORDS: usize = 4096;
+/// Bytes of the log looked at in one step.
+const STEP_BYTES: usize = 8 << 20;
+/// Entries written in one file.
+const FILE_ENTRIES: usize = 1 << 18;
+
+impl Store {
+    /// Fills a queue with the history it lacks, if it lacks any.
+    pub(crate) async fn fill_with_history(&self, id: QueueId) -> Result<()> {
+        // One at a time: whoever comes second finds it done.
+        let one = self.0.shared.filling.clone().lock_owned().await;
+        let row = self.run(move |shared| catalogue::entry(shared, id)).await?;
+        let Some(past) = row.past.filter(|past| !past.filled) else { return Ok(()) };
+        let (reply, covering) = tokio::sync::oneshot::channel();
+        self.send(Command::Covering { filter: row.name.clone(), reply })?;
+        let covering = covering.await.map_err(|_| StoreError::Closed)?;
+        let shared = self.0.shared.clone();
+        let changes = self.0.threads.lock().as_ref().and_then(|threads| threads.changes.clone());
+        let changes = changes.ok_or(StoreError::Closed)?;
+        // A thread of its own: it may take minutes, and the pool's are for short reads. It goes on to its end, with the lock, even
+        // if the caller goes away.
+        let fill = move || {
+            let _one = one;
+            // What the index has must be there for good: the room before it is written around it.
+            shared.log.wait_durable(&shared.log.cut())?;
+            let source = narrowest(&shared, &row, past.since_ms, &covering)?;
+            fill(&shared, &shared.index, &row, past.since_ms, source)?;
+            // An index that has history has a cut: without one it was lost.
+            shared.indexer.checkpoint()?;
+            let (reply, noted) = tokio::sync::oneshot::channel();
+            changes.blocking_send(Change::Filled { queue: id, reply }).map_err(|_| StoreError::Closed)?;
+            drop(changes);
+            noted.blocking_recv().unwrap_or(Err(StoreError::Closed))
+        };
+        self.0.pool.run_long("store-backfill", fill).await
+    }
+}
+
+/// Where history is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// In a queue whose filter covers the new one's.
+    Queue(QueueId),
+    /// In the log itself.
+    Log,
+}
+
+/// The queue with the fewest entries that has all of the history.
+fn narrowest(shared: &SharedRef, row: &Entry, since_ms: i64, covering: &[SlotIndex]) -> Result<Source> {
+    let first_sequence = shared.log.first_sequence();
+    let mut best = (u64::MAX, Source::Log);
+    for index in covering {
+        let (id, fill) = match shared.table.read().at(*index) {
+            Some(found) => found,
+            None => continue,
+        };
+        if id == row.id || fill != Fill::Routed {
+            continue;
+        }
+        let candidate = catalogue::entry(shared, id)?;
+        let covers = |(wide, start): &(String, u64)| {
+            let is_whole = *start <= first_sequence
+                || candidate.past.is_some_and(|past| past.filled && past.since_ms <= since_ms);
+            is_whole && filter::covers(wide, &row.name)
+        };
+        if candidate.kind == Kind::Filter && candidate.routes.iter().any(covers) {
+            let entries = shared.table.read().end(id).unwrap_or_default() - shared.first(id)?;
+            if entries < best.0 {
+                best = (entries, Source::Queue(id));
+            }
+        }
+    }
+    Ok(best.1)
+}
+
+/// Counts the history of a queue, then writes it. Blocks.
+pub(crate) fn fill(shared: &Shared, index: &Index, row: &Entry, since_ms: i64, source: Source) -> Result<()> {
+    let start = row.routes.iter().map(|(_, start)| *start).min().unwrap_or_default();
+    let mut count = 0;
+    walk(shared, row, (since_ms, start), source, |_| {
+        count += 1;
+        Ok(())
+    })?;
+    let mut from = row.base.checked_sub(count).ok_or_else(|| StoreError::Database {
+        database: "index",
+        error: format!(
+            "queue {} has room for {} entries of history, and there are {count}",
+            row.id.0, row.base
+        ),
+    })?;
+    // What an attempt that was interrupted left.
+    index.clear(row.id, row.base)?;
+    let mut entries: Vec<Pointer> = Vec::new();
+    let mut write = |entries: &mut Vec<Pointer>| {
+        index.write(|file| file.entries(row.id, from, entries))?;
+        from += entries.len() as u64;
+        entries.clear();
+        Ok(())
+    };
+    walk(shared, row, (since_ms, start), source, |pointer| {
+        entries.push(pointer);
+        if entries.len() < FILE_ENTRIES { Ok(()) } else { write(&mut entries) }
+    })?;
+    if entries.is_empty() { Ok(()) } else { write(&mut entries) }
+}
+
+/// Hands on every record of the history, in order.
+fn walk(
+    shared: &Shared,
+    row: &Entry,
+    (since_ms, before_sequence): (i64, u64),
+    source: Source,
+    mut each: impl FnMut(Pointer) -> Result<()>,
+) -> Result<()> {
+    // False once the history is over.
+    let mut take = |record: &Record| -> Result<bool> {
+        if shared.mailbox_room.is_closed() {
+            return Err(StoreError::Closed);
+        }
+        if record.sequence >= before_sequence {
+            return Ok(false);
+        }
+        if record.time_ms >= since_ms
+            && row.routes.iter().any(|(filter, _)| filter::matches(filter, &record.topic))
+        {
+            each(record.pointer())?;
+        }
+        Ok(true)
+    };
+    match source {
+        Source::Queue(queue) => {
+            let mut from = 0;
+            loop {
+                let request = ReadRequest {
+                    queue,
+                    from,
+                    records_max: STEP_RECORDS,
+                    bytes_max: STEP_BYTES,
+                    durable: true,
+                };
+                let batch = shared.read(request)?;
+                if batch.records.is_empty() {
+                    return Ok(());
+                }
+                for (_, record) in &batch.records {
+                    if !take(record)? {
+                        return Ok(());
+                    }
+                }
+                from = batch.next;
+            }
+        }
+        Source::Log => {
+            let mut from: Vec<Position> = shared.log.position_at(since_ms)?;
+            loop {
+                let filter = if row.routes.len() == 1 { row.name.clone() } else { "#".to_owned() };
+                let request = ScanRequest { from, filter, records_max: STEP_RECORDS, bytes_max: STEP_BYTES };
+                let batch = shared.log.scan(&request)?;
+                for record in &batch.records {
+                    if !take(record)? {
+                        return Ok(());
+                    }
+                }
+                if batch.at_end {
+                    return Ok(());
+                }
+                from = batch.next;
+            }
+        }
+    }
+}
