@@ -1,0 +1,142 @@
+//! [`Model`]: what a store should have.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use tidemill_store::{CursorKey, CursorPlace, DeadLetter, Flush, QueueId, QueueKind, Record, Retain, filter};
+
+/// A queue as it should be.
+#[derive(Clone, Debug)]
+pub(crate) struct Queue {
+    pub(crate) kind: QueueKind,
+    pub(crate) name: String,
+    pub(crate) live: bool,
+    pub(crate) references: usize,
+    /// Offset of the first entry.
+    pub(crate) first: u64,
+    /// Places in [`Model::records`].
+    pub(crate) entries: Vec<usize>,
+    /// So many first entries came while it was live: they may go with the process.
+    pub(crate) soft: usize,
+}
+
+impl Queue {
+    pub(crate) fn end(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+
+    fn wants(&self, topic: &str) -> bool {
+        match &self.kind {
+            QueueKind::Filter => filter::matches(&self.name, topic),
+            QueueKind::Union(filters) => filters.iter().any(|filter| filter::matches(filter, topic)),
+            QueueKind::Derived => false,
+        }
+    }
+}
+
+/// One [`tidemill_store::Store::derive`].
+#[derive(Clone, Debug)]
+pub(crate) struct Derivation {
+    pub(crate) place: CursorPlace,
+    pub(crate) entries: Vec<(QueueId, usize)>,
+}
+
+/// What a store should have.
+#[derive(Clone, Debug)]
+pub(crate) struct Model {
+    pub(crate) flush: Flush,
+    pub(crate) records: Vec<Record>,
+    pub(crate) queues: BTreeMap<QueueId, Queue>,
+    /// Places that each cursor had since it was surely written, the last one being its own.
+    pub(crate) cursors: BTreeMap<CursorKey, Vec<CursorPlace>>,
+    pub(crate) documents: BTreeMap<String, Bytes>,
+    pub(crate) letters: BTreeMap<String, BTreeMap<u64, DeadLetter>>,
+    /// What was derived from the one source of derived queues.
+    pub(crate) derivations: Vec<Derivation>,
+    /// So many of them are surely written.
+    pub(crate) derived_surely: usize,
+}
+
+impl Model {
+    pub(crate) fn new(flush: Flush) -> Self {
+        Model {
+            flush,
+            records: Vec::new(),
+            queues: BTreeMap::new(),
+            cursors: BTreeMap::new(),
+            documents: BTreeMap::new(),
+            letters: BTreeMap::new(),
+            derivations: Vec::new(),
+            derived_surely: 0,
+        }
+    }
+
+    /// Enters a record that was stored.
+    pub(crate) fn store(&mut self, record: Record) {
+        for queue in self.queues.values_mut().filter(|queue| queue.wants(&record.topic)) {
+            queue.entries.push(self.records.len());
+        }
+        self.records.push(record);
+    }
+
+    /// The queue of a name.
+    pub(crate) fn named(&self, kind: &QueueKind, name: &str) -> Option<QueueId> {
+        let is = |queue: &Queue| {
+            queue.name == name && std::mem::discriminant(&queue.kind) == std::mem::discriminant(kind)
+        };
+        self.queues.iter().find(|(_, queue)| is(queue)).map(|(id, _)| *id)
+    }
+
+    /// Records that match a filter.
+    pub(crate) fn matching(&self, text: &str) -> Vec<usize> {
+        let all = self.records.iter().enumerate();
+        all.filter(|(_, record)| filter::matches(text, &record.topic)).map(|(place, _)| place).collect()
+    }
+
+    /// Offset and record of all entries of a queue.
+    pub(crate) fn entries(&self, queue: QueueId) -> impl Iterator<Item = (u64, &Record)> {
+        let queue = &self.queues[&queue];
+        (queue.first..).zip(queue.entries.iter().map(|place| &self.records[*place]))
+    }
+
+    /// The retained messages, by topic.
+    pub(crate) fn retained(&self) -> BTreeMap<&str, &Record> {
+        let mut retained = BTreeMap::new();
+        for record in &self.records {
+            match record.retain {
+                Retain::No => {}
+                Retain::Set => drop(retained.insert(&*record.topic, record)),
+                Retain::Clear => drop(retained.remove(&*record.topic)),
+            }
+        }
+        retained
+    }
+
+    /// Where a found cursor is: in a derived queue it follows its record.
+    pub(crate) fn found(&self, key: &CursorKey, place: CursorPlace) -> CursorPlace {
+        let Some(queue) = self.queues.get(&key.queue) else { return place };
+        if queue.kind != QueueKind::Derived || place.sequence == 0 {
+            return place;
+        }
+        let after = self.entries(key.queue).find(|(_, record)| record.sequence > place.sequence);
+        CursorPlace { offset: after.map_or(queue.end(), |(offset, _)| offset), ..place }
+    }
+
+    /// Forgets all but the first derivations.
+    pub(crate) fn derived_only(&mut self, count: usize) {
+        for derivation in self.derivations.drain(count..) {
+            for (id, _) in derivation.entries {
+                if let Some(queue) = self.queues.get_mut(&id) {
+                    queue.entries.pop();
+                }
+            }
+        }
+        self.derived_surely = count;
+    }
+
+    /// What is left after the store was opened again: nobody refers to anything, and what was in memory only is gone.
+    pub(crate) fn reopened(&mut self) {
+        self.queues.retain(|_, queue| !queue.live);
+        self.queues.values_mut().for_each(|queue| queue.references = 0);
+    }
+}
