@@ -93,7 +93,7 @@ impl Options {
             tail_cache_bytes: 16 << 20,
             append_queue_bytes: 16 << 20,
             index_buffer_bytes: 32 << 20,
-            index_cache_bytes: 32 << 20,
+            index_cache_bytes: 16 << 20,
             live_queues_bytes: 64 << 20,
             queue_ttl: Duration::from_secs(60),
             checkpoint_interval: Duration::from_millis(100),

@@ -23,6 +23,9 @@ const OUTAGE: Duration = Duration::from_secs(30);
 /// The load goes on while Kafka is back.
 const AFTER: Duration = Duration::from_secs(5);
 const GROWTH_KIB_MAX: u64 = 32 * 1024;
+/// How much it may grow while the lag is worked off: that fills the caches of the log's tail and of both databases, 16 MiB each, and takes
+/// what merging files of the index needs meanwhile.
+const CACHES_KIB_MAX: u64 = 64 << 10;
 const LIMIT: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -83,9 +86,9 @@ async fn kafka_down_is_lag_and_nothing_else() {
     assert_eq!(target.state, "retrying", "the target's state during the outage");
     assert_eq!(target.dead_letters, 0, "an outage is no reason to give up");
     assert!(growth <= GROWTH_KIB_MAX, "resident memory grew by {growth} KiB");
-    // The log is read through mapped files then, whose pages the system takes back when it needs them.
+    // Caches fill then, each up to its bound.
     assert!(
-        growth_after <= GROWTH_KIB_MAX,
+        growth_after <= CACHES_KIB_MAX,
         "the hub's own memory grew by {growth_after} KiB while catching up"
     );
     assert!(

@@ -21,16 +21,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::{Buf, BufMut};
-use foldhash::{HashMap, HashSet};
+use foldhash::HashSet;
 use parking_lot::Mutex;
 use rocksdb::WriteBatch;
 
+use super::places::{Places, ROW_CURSORS};
 use super::{Meta, bad_value, prefix};
 use crate::queue::varint;
 use crate::{Cursor, CursorId, CursorKey, CursorPlace, QueueId, Result, Start};
 
-/// Numbers of cursors that share a row.
-const ROW_CURSORS: u64 = 256;
 /// Rows written in one batch.
 const BATCH_ROWS: usize = 256;
 /// Numbers are reserved in steps, so that most new cursors cost one write.
@@ -143,16 +142,16 @@ pub(crate) struct Cursors {
 
 #[derive(Debug, Default)]
 struct Moved {
-    places: HashMap<CursorId, CursorPlace>,
+    places: Places,
     /// Those that the checkpoint in progress writes.
-    writing: Arc<HashMap<CursorId, CursorPlace>>,
+    writing: Arc<Places>,
     /// Those of them that were deleted since it began.
     deleted: HashSet<CursorId>,
 }
 
 impl Cursors {
     pub(crate) fn set(&self, cursor: CursorId, place: CursorPlace) {
-        self.moved.lock().places.insert(cursor, place);
+        self.moved.lock().places.set(cursor, place);
     }
 
     /// Deletes a cursor.
@@ -160,8 +159,8 @@ impl Cursors {
         let _rows = self.rows.lock();
         let Some(cursor) = meta.cursor_id(key)? else { return Ok(()) };
         let mut moved = self.moved.lock();
-        moved.places.remove(&cursor);
-        if moved.writing.contains_key(&cursor) {
+        moved.places.remove(cursor);
+        if moved.writing.get(cursor).is_some() {
             moved.deleted.insert(cursor);
         }
         drop(moved);
@@ -202,8 +201,8 @@ impl Cursors {
 
     fn get(&self, cursor: CursorId) -> Option<CursorPlace> {
         let moved = self.moved.lock();
-        let writing = || moved.writing.get(&cursor).filter(|_| !moved.deleted.contains(&cursor));
-        moved.places.get(&cursor).or_else(writing).copied()
+        let writing = || moved.writing.get(cursor).filter(|_| !moved.deleted.contains(&cursor));
+        moved.places.get(cursor).or_else(writing)
     }
 
     /// Where a cursor is.
@@ -252,24 +251,19 @@ impl Cursors {
             moved.writing = Arc::new(std::mem::take(&mut moved.places));
             moved.writing.clone()
         };
-        let is_ready = |place: &CursorPlace| place.sequence < durable_sequence;
-        let ready = writing.iter().filter(|(_, place)| is_ready(place));
-        let mut ready: Vec<(CursorId, CursorPlace)> = ready.map(|(id, place)| (*id, *place)).collect();
-        ready.sort_unstable_by_key(|(id, _)| *id);
-        let rows: Vec<&[(CursorId, CursorPlace)]> =
-            ready.chunk_by(|(a, _), (b, _)| a.0 / ROW_CURSORS == b.0 / ROW_CURSORS).collect();
-        let result = rows.chunks(BATCH_ROWS).try_for_each(|rows| {
+        let is_ready = |place: CursorPlace| place.sequence < durable_sequence;
+        let result = writing.rows().chunks(BATCH_ROWS).try_for_each(|rows| {
             let _rows = self.rows.lock();
             let deleted = self.moved.lock().deleted.clone();
             let mut batch = WriteBatch::default();
             let mut part = Vec::new();
             for row in rows {
                 part.clear();
-                for (id, place) in row.iter().filter(|(id, _)| !deleted.contains(id)) {
-                    put_entry(&mut part, id.0, Some(*place));
-                }
-                if let Some((first, _)) = row.first() {
-                    batch.merge(row_key(*first), &part);
+                let ready =
+                    writing.of_row(*row).filter(|(id, place)| is_ready(*place) && !deleted.contains(id));
+                ready.for_each(|(id, place)| put_entry(&mut part, id.0, Some(place)));
+                if !part.is_empty() {
+                    batch.merge(row_key(CursorId(row * ROW_CURSORS)), &part);
                 }
             }
             meta.write_relaxed(batch)
@@ -277,10 +271,14 @@ impl Cursors {
         let mut moved = self.moved.lock();
         let deleted = std::mem::take(&mut moved.deleted);
         moved.writing = Arc::default();
-        let kept = writing.iter().filter(|(_, place)| result.is_err() || !is_ready(place));
-        for (id, place) in kept.filter(|(id, _)| !deleted.contains(*id)) {
+        let kept = writing
+            .iter()
+            .filter(|(id, place)| (result.is_err() || !is_ready(*place)) && !deleted.contains(id));
+        for (id, place) in kept {
             // It may have moved on meanwhile.
-            moved.places.entry(*id).or_insert(*place);
+            if moved.places.get(id).is_none() {
+                moved.places.set(id, place);
+            }
         }
         result
     }

@@ -2,12 +2,13 @@
 //!
 //! # Layout
 //! One file for each type of key, with encode, decode and their round trip: `catalogue`, `cursor`, `document`, `retained`,
-//! `dead_letter`, `stream`. The database has a write-ahead log, unlike the index.
+//! `dead_letter`, `stream`; `places`: cursors that moved, in memory. The database has a write-ahead log, unlike the index.
 
 pub(crate) mod catalogue;
 pub(crate) mod cursor;
 mod dead_letter;
 mod document;
+mod places;
 mod retained;
 mod stream;
 
@@ -36,7 +37,7 @@ mod prefix {
 }
 
 /// Bytes of blocks that RocksDB keeps in memory.
-const CACHE_BYTES: usize = 32 << 20;
+const CACHE_BYTES: usize = 16 << 20;
 
 /// The database.
 pub(crate) struct Meta {
