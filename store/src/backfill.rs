@@ -8,7 +8,6 @@ use crate::catalogue::{self, Change};
 use crate::log::writer::Command;
 use crate::meta::catalogue::{Entry, Kind};
 use crate::queue::filter;
-use crate::queue::index::Index;
 use crate::queue::table::{Fill, SlotIndex};
 use crate::shared::{Shared, SharedRef};
 use crate::{Pointer, Position, QueueId, ReadRequest, Record, Result, ScanRequest, Store, StoreError};
@@ -40,7 +39,7 @@ impl Store {
             // What the index has must be there for good: the room before it is written around it.
             shared.log.wait_durable(&shared.log.cut())?;
             let source = narrowest(&shared, &row, past.since_ms, &covering)?;
-            fill(&shared, &shared.index, &row, past.since_ms, source)?;
+            fill(&shared, &row, past.since_ms, source)?;
             // An index that has history has a cut: without one it was lost.
             shared.indexer.checkpoint()?;
             let (reply, noted) = tokio::sync::oneshot::channel();
@@ -54,7 +53,7 @@ impl Store {
 
 /// Where history is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Source {
+enum Source {
     /// In a queue whose filter covers the new one's.
     Queue(QueueId),
     /// In the log itself.
@@ -90,7 +89,7 @@ fn narrowest(shared: &SharedRef, row: &Entry, since_ms: i64, covering: &[SlotInd
 }
 
 /// Counts the history of a queue, then writes it. Blocks.
-pub(crate) fn fill(shared: &Shared, index: &Index, row: &Entry, since_ms: i64, source: Source) -> Result<()> {
+fn fill(shared: &Shared, row: &Entry, since_ms: i64, source: Source) -> Result<()> {
     let start = row.routes.iter().map(|(_, start)| *start).min().unwrap_or_default();
     let mut count = 0;
     walk(shared, row, (since_ms, start), source, |_| {
@@ -105,10 +104,10 @@ pub(crate) fn fill(shared: &Shared, index: &Index, row: &Entry, since_ms: i64, s
         ),
     })?;
     // What an attempt that was interrupted left.
-    index.clear(row.id, row.base)?;
+    shared.index.clear(row.id, row.base)?;
     let mut entries: Vec<Pointer> = Vec::new();
     let mut write = |entries: &mut Vec<Pointer>| {
-        index.write(|file| file.entries(row.id, from, entries))?;
+        shared.index.write(|file| file.entries(row.id, from, entries))?;
         from += entries.len() as u64;
         entries.clear();
         Ok(())

@@ -7,7 +7,7 @@ use foldhash::HashMap;
 use smallvec::SmallVec;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::log::writer::Command;
+use crate::log::writer::{Command, ask};
 use crate::meta::catalogue::{Entry, Kind, Past};
 use crate::queue::table::{Fill, SlotIndex};
 use crate::shared::SharedRef;
@@ -362,10 +362,10 @@ impl Catalogue {
 
     fn write(&self, changes: &mut Changes) -> Result<()> {
         let routes = changes.added.iter().map(|(_, filter, index)| (filter.clone(), *index)).collect();
-        let start = self.ask(|reply| Command::AddRoutes { routes, reply })?;
+        let start = ask(&self.writer, |reply| Command::AddRoutes { routes, reply })?;
         if !changes.removed.is_empty() {
             let routes = changes.removed.clone();
-            self.ask(|reply| Command::RemoveRoutes { routes, reply })?;
+            ask(&self.writer, |reply| Command::RemoveRoutes { routes, reply })?;
             // What these filters brought is dispatched without them after a crash: offsets would come out differently.
             self.shared.indexer.checkpoint()?;
         }
@@ -388,9 +388,9 @@ impl Catalogue {
     fn take_back(&self, changes: Changes) {
         let routes = changes.added.iter().map(|(_, filter, index)| (filter.clone(), *index)).collect();
         // A log writer that is gone has no routes.
-        let _ = self.ask(|reply| Command::RemoveRoutes { routes, reply });
+        let _ = ask(&self.writer, |reply| Command::RemoveRoutes { routes, reply });
         if !changes.removed.is_empty() {
-            let _ = self.ask(|reply| Command::AddRoutes { routes: changes.removed, reply });
+            let _ = ask(&self.writer, |reply| Command::AddRoutes { routes: changes.removed, reply });
         }
         let mut table = self.shared.table.write();
         for id in &changes.promoted {
@@ -407,13 +407,6 @@ impl Catalogue {
             // What routes that were taken back brought would not be dispatched again.
             let _ = self.shared.indexer.checkpoint();
         }
-    }
-
-    /// Sends the log writer something and waits for its answer.
-    fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T> {
-        let (reply, answer) = oneshot::channel();
-        self.writer.blocking_send(command(reply)).map_err(|_| StoreError::Closed)?;
-        answer.blocking_recv().map_err(|_| StoreError::Closed)
     }
 
     fn release(&mut self, releases: &mut Vec<(Vec<QueueId>, oneshot::Sender<Result<()>>)>) {
@@ -502,7 +495,7 @@ impl Catalogue {
             .flat_map(|(index, entry)| entry.routes.iter().map(move |(filter, _)| (filter.clone(), index)));
         let routes = routes.collect();
         drop(table);
-        self.ask(|reply| Command::RemoveRoutes { routes, reply })?;
+        ask(&self.writer, |reply| Command::RemoveRoutes { routes, reply })?;
         let mut table = self.shared.table.write();
         let mut names = self.shared.live_names.write();
         for entry in &entries {

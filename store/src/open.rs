@@ -15,7 +15,7 @@ use crate::log::recovery::{self, RecoveredShard};
 use crate::log::shard::DurableEnds;
 use crate::log::writer::{Command, Writer};
 use crate::meta::Meta;
-use crate::meta::catalogue::{Entry, Kind};
+use crate::meta::catalogue::{Entry, Kind, enters};
 use crate::meta::cursor::Cursors;
 use crate::pool::{Pool, spawn_vital};
 use crate::queue::alive::Alive;
@@ -49,10 +49,11 @@ pub(crate) fn open(options: Options) -> Result<Handle> {
         entered.clear();
         queues.routes.route(&decoded.record.topic, &mut entered);
         queues.enter(&decoded.record, &entered);
-        if queues.table.waiting_bytes() > options.index_buffer_bytes {
+        let table = queues.table.get_mut();
+        if table.waiting_bytes() > options.index_buffer_bytes {
             // Recovery holds no cursors or receipts: the entries alone can go out in between.
-            queues.table.dispatched(after.clone(), &DurableEnds::default());
-            indexer::write_out(&mut queues.table, &index, &meta)?;
+            table.dispatched(after.clone(), &DurableEnds::default());
+            indexer::write_out(&queues.table, &index, &meta)?;
         }
         Ok(())
     })?;
@@ -76,7 +77,7 @@ pub(crate) fn open(options: Options) -> Result<Handle> {
         );
     }
     let Queues { mut table, routes, young, .. } = queues;
-    table.dispatched(end.clone(), &DurableEnds::of(&end));
+    table.get_mut().dispatched(end.clone(), &DurableEnds::of(&end));
     put_back(&meta, young.into_values(), end.sequence)?;
     if directory.is_earlier() {
         meta.rewrite_catalogue()?;
@@ -91,7 +92,7 @@ pub(crate) fn open(options: Options) -> Result<Handle> {
     let shared = Arc::new(Shared {
         options,
         log,
-        table: RwLock::new(table),
+        table,
         alive,
         live_names: RwLock::new(LiveNames::default()),
         index,
@@ -157,7 +158,7 @@ fn sync_shard(shared: &Shared, number: u16) {
 
 /// What records are dispatched to while the log is recovered.
 struct Queues {
-    table: Table,
+    table: RwLock<Table>,
     routes: Routes,
     /// Queues with a filter that counts only from after the checkpoint.
     young: HashMap<SlotIndex, Entry>,
@@ -194,23 +195,22 @@ impl Queues {
         alive.complete();
         index.ends(|queue, end| table.set_end(queue, end))?;
         table.dispatched(checkpoint.clone(), &DurableEnds::of(checkpoint));
-        Ok(Queues { table, routes, young, has_history })
+        Ok(Queues { table: RwLock::new(table), routes, young, has_history })
     }
 
     /// Enters a record into its queues.
     fn enter(&mut self, record: &Record, queues: &[SlotIndex]) {
+        let table = self.table.get_mut();
         let counts = |queue: &SlotIndex| match self.young.get(queue) {
-            Some(entry) => entry.routes.iter().any(|(filter, start)| {
-                record.sequence >= *start && crate::filter::matches(filter, &record.topic)
-            }),
+            Some(entry) => enters(&entry.routes, record),
             None => true,
         };
         if !record.kept {
             for queue in queues.iter().filter(|queue| counts(queue)) {
-                self.table.push(*queue, record.pointer());
+                table.push(*queue, record.pointer());
             }
         }
-        self.table.note_retained(record.retain, &record.topic, record.pointer());
+        table.note_retained(record.retain, &record.topic, record.pointer());
     }
 }
 

@@ -7,16 +7,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::catalogue::Change;
-use crate::log::age::{newest_ms, oldest_ms};
+use crate::log::age::{newest_ms, now_ms, oldest_ms};
 use crate::log::segment::Segment;
 use crate::log::shard::Shard;
-use crate::log::writer::Command;
+use crate::log::writer::{Command, ask};
 use crate::shared::SharedRef;
 use crate::{Pointer, Result, Retention, StoreError};
 
@@ -75,7 +75,7 @@ impl Deleter {
         while self.shared.retention.pause(self.shared.options.retention_interval) {
             // A mailbox that is full has worse to do, and the next one comes soon.
             let _ = self.changes.try_send(Change::Expire);
-            let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
+            let now_ms = now_ms();
             let mut failed = None;
             for number in 0..self.shared.log.shards().len() {
                 if let Err(error) = self.look_at(number, now_ms) {
@@ -154,7 +154,7 @@ impl Deleter {
         let active = segments.len().saturating_sub(1);
         match oldest_ms(shard.number, &segments, active)? {
             Some(oldest) if is_older(oldest, now_ms, time) => {
-                self.ask(|reply| Command::Roll { shard: shard.number, reply })?
+                ask(&self.writer, |reply| Command::Roll { shard: shard.number, reply })?
             }
             _ => Ok(()),
         }
@@ -184,7 +184,7 @@ impl Deleter {
                 let (now, later) = rest.split_at(fits.count());
                 kept_bytes += now.iter().map(|pointer| u64::from(pointer.size)).sum::<u64>();
                 let records = self.shared.log.read_cold(now)?;
-                kept += self.ask(|reply| Command::Keep { records, reply })??;
+                kept += ask(&self.writer, |reply| Command::Keep { records, reply })??;
                 rest = later;
             }
             if page.len() < PAGE_MESSAGES {
@@ -227,13 +227,6 @@ impl Deleter {
             }
             false
         });
-    }
-
-    /// Sends the log writer something and waits for its answer.
-    fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T> {
-        let (reply, answer) = oneshot::channel();
-        self.writer.blocking_send(command(reply)).map_err(|_| StoreError::Closed)?;
-        answer.blocking_recv().map_err(|_| StoreError::Closed)
     }
 }
 

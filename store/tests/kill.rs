@@ -13,6 +13,11 @@ use tidemill_store::{
     Record, Retain, Start, Store,
 };
 
+#[path = "common/read.rs"]
+mod read;
+
+use read::read_all;
+
 /// Where the other process has its store; set for it alone.
 const DIR: &str = "TIDEMILL_KILL_DIR";
 const SHARDS: &str = "TIDEMILL_KILL_SHARDS";
@@ -144,19 +149,6 @@ fn run_and_kill(dir: &Path, shards: u16, round: u64, pause: Duration) -> Said {
     said
 }
 
-async fn read_all(store: &Store, queue: QueueId) -> Vec<(u64, Record)> {
-    let (mut found, mut from) = (Vec::new(), 0);
-    loop {
-        let request = ReadRequest { queue, from, records_max: 1000, bytes_max: 1 << 20, durable: false };
-        let batch = store.read(request).await.unwrap();
-        if batch.records.is_empty() {
-            return found;
-        }
-        from = batch.next;
-        found.extend(batch.records);
-    }
-}
-
 /// Round, task and number of a record.
 fn numbers(record: &Record) -> [u64; 3] {
     let text = std::str::from_utf8(&record.payload).unwrap();
@@ -183,7 +175,7 @@ async fn a_killed_store_has_all_that_it_acknowledged() {
         let store = Store::open(options(dir, shards)).unwrap();
         let queues = store.queues(None, 100).await.unwrap();
         let named = |name: &str| queues.iter().find(|queue| queue.name == name).unwrap();
-        let all = read_all(&store, named("#").id).await;
+        let all = read_all(&store, named("#").id, 0).await;
         // Each task's records in order, once, without a hole, up to the last acknowledged at least.
         let mut counts: BTreeMap<(u64, u64), u64> = BTreeMap::new();
         for ((expected, (offset, record)), sequence) in (0..).zip(&all).zip(1..) {
@@ -200,7 +192,7 @@ async fn a_killed_store_has_all_that_it_acknowledged() {
             );
         }
         for queue in &queues {
-            let entries = read_all(&store, queue.id).await;
+            let entries = read_all(&store, queue.id, 0).await;
             assert!(entries.iter().map(|(offset, _)| *offset).eq(queue.first..queue.end));
             let filter = if queue.name == "union" { "t/+" } else { &queue.name };
             let wanted =
@@ -218,7 +210,7 @@ async fn a_killed_store_has_all_that_it_acknowledged() {
             if queue.name != "union" {
                 let again = store.open_filters(vec![history]).await.unwrap().remove(0);
                 assert_eq!((again.id, again.end), (queue.id, queue.end));
-                let found = read_all(&store, queue.id).await;
+                let found = read_all(&store, queue.id, 0).await;
                 assert!(found.into_iter().map(|(_, record)| record.sequence).eq(wanted), "{}", queue.name);
             } else {
                 assert_eq!(found, wanted);

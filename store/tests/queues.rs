@@ -3,7 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use tidemill_store::{FilterRequest, History, Keep, NewRecord, Options, QueueId, ReadRequest, Retain, Store};
+use tidemill_store::{FilterRequest, History, Keep, NewRecord, Options, QueueId, Retain, Store};
+
+#[path = "common/read.rs"]
+mod read;
 
 fn options(dir: &Path) -> Options {
     Options { queue_ttl: Duration::ZERO, ..Options::new(dir) }
@@ -25,17 +28,9 @@ fn request(filter: &str, keep: Keep, history: History) -> Vec<FilterRequest> {
 
 /// Offset and payload of all that a queue has.
 async fn read_all(store: &Store, queue: QueueId) -> Vec<(u64, u64)> {
-    let (mut found, mut from) = (Vec::new(), 0);
-    loop {
-        let request = ReadRequest { queue, from, records_max: 1000, bytes_max: 1 << 20, durable: false };
-        let batch = store.read(request).await.unwrap();
-        if batch.records.is_empty() {
-            return found;
-        }
-        from = batch.next;
-        let number = |bytes: &[u8]| std::str::from_utf8(bytes).unwrap().parse().unwrap();
-        found.extend(batch.records.iter().map(|(offset, record)| (*offset, number(&record.payload))));
-    }
+    let number = |bytes: &[u8]| std::str::from_utf8(bytes).unwrap().parse().unwrap();
+    let all = read::read_all(store, queue, 0).await;
+    all.into_iter().map(|(offset, record)| (offset, number(&record.payload))).collect()
 }
 
 #[tokio::test]

@@ -9,17 +9,9 @@ use tidemill_store::{
     Retain, Retention, ScanRequest, Start, Store, StoreError, StreamOptions,
 };
 
-/// Runs each of these tests with a log of one shard and of three.
-macro_rules! with_shards {
-    ($($test:ident,)*) => {
-        mod one_shard {
-            $(#[tokio::test] async fn $test() { super::$test(1).await })*
-        }
-        mod three_shards {
-            $(#[tokio::test] async fn $test() { super::$test(3).await })*
-        }
-    };
-}
+#[macro_use]
+#[path = "common/shards.rs"]
+mod shards;
 
 with_shards! {
     the_oldest_go_by_bytes_and_readers_pass_them,

@@ -6,9 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidemill_store::{
-    Flush, NewRecord, Options, Position, QueueId, ReadRequest, Record, Retain, Retention, ScanRequest, Store,
-    StreamOptions,
+    Flush, NewRecord, Options, Position, Record, Retain, Retention, ScanRequest, Store, StreamOptions,
 };
+
+#[path = "common/read.rs"]
+mod read;
+
+use read::read_all;
 
 const SHARDS: u16 = 3;
 
@@ -23,20 +27,6 @@ fn numbered(topic: &str, number: u32) -> NewRecord {
         payload: number.to_string().into_bytes().into(),
         attributes: 0,
         retain: Retain::No,
-    }
-}
-
-async fn read_all(store: &Store, queue: QueueId) -> Vec<(u64, Record)> {
-    let mut found = Vec::new();
-    let mut from = 0;
-    loop {
-        let request = ReadRequest { queue, from, records_max: 100, bytes_max: 1 << 20, durable: false };
-        let batch = store.read(request).await.unwrap();
-        if batch.records.is_empty() {
-            return found;
-        }
-        from = batch.next;
-        found.extend(batch.records);
     }
 }
 
@@ -73,7 +63,7 @@ async fn topics_keep_their_order_and_queues_their_offsets_over_a_crash() {
         }
         let mut after = Vec::new();
         for queue in &queues {
-            after.push(read_all(&store, *queue).await);
+            after.push(read_all(&store, *queue, 0).await);
         }
         assert!(round == 0 || after == before, "round {round}");
 
@@ -96,7 +86,7 @@ async fn topics_keep_their_order_and_queues_their_offsets_over_a_crash() {
         }
         appended += 8 * 40 * 4;
 
-        let all = read_all(&store, queues[0]).await;
+        let all = read_all(&store, queues[0], 0).await;
         assert_eq!(all.len(), appended);
         let mut last: BTreeMap<String, u32> = BTreeMap::new();
         for ((expected, (offset, record)), sequence) in all.iter().enumerate().zip(1..) {
@@ -109,7 +99,7 @@ async fn topics_keep_their_order_and_queues_their_offsets_over_a_crash() {
         assert_eq!(scan_all(&store).await, all.iter().map(|(_, r)| r.clone()).collect::<Vec<_>>());
         before.clear();
         for queue in &queues {
-            before.push(read_all(&store, *queue).await);
+            before.push(read_all(&store, *queue, 0).await);
         }
         // Dropped, as the death of the process would.
     }
@@ -136,12 +126,12 @@ async fn a_shard_that_lost_its_tail_leaves_the_others_and_their_order() {
     let queue = store.open_filter("#").await.unwrap().id;
     let left: Vec<Position> =
         stored.iter().copied().filter(|p| p.shard() != lost.shard() || p < &lost).collect();
-    let read = read_all(&store, queue).await;
+    let read = read_all(&store, queue, 0).await;
     assert_eq!(read.iter().map(|(_, record)| record.position).collect::<Vec<_>>(), left);
     let last = read.last().unwrap().1.sequence;
     assert_eq!(store.next_sequence(), last + 1);
     store.append(vec![numbered("t/0", 60)]).await.unwrap();
-    assert_eq!(read_all(&store, queue).await.last().unwrap().1.sequence, last + 1);
+    assert_eq!(read_all(&store, queue, 0).await.last().unwrap().1.sequence, last + 1);
 }
 
 #[tokio::test]

@@ -8,17 +8,13 @@ use tidemill_store::{
     ReadRequest, Record, Retain, ScanRequest, Start, Store, StoreError, Watcher,
 };
 
-/// Runs each of these tests with a log of one shard and of three.
-macro_rules! with_shards {
-    ($($test:ident,)*) => {
-        mod one_shard {
-            $(#[tokio::test] async fn $test() { super::$test(1).await })*
-        }
-        mod three_shards {
-            $(#[tokio::test] async fn $test() { super::$test(3).await })*
-        }
-    };
-}
+#[macro_use]
+#[path = "common/shards.rs"]
+mod shards;
+#[path = "common/read.rs"]
+mod read;
+
+use read::read_all;
 
 with_shards! {
     a_record_is_in_every_matching_queue_once,
@@ -66,20 +62,6 @@ fn record(topic: &str, payload: impl Into<Bytes>) -> NewRecord {
 
 fn numbered(topic: &str, number: u32) -> NewRecord {
     record(topic, number.to_string().into_bytes())
-}
-
-async fn read_all(store: &Store, queue: QueueId, from: u64) -> Vec<(u64, Record)> {
-    let mut found = Vec::new();
-    let mut from = from;
-    loop {
-        let request = ReadRequest { queue, from, records_max: 100, bytes_max: 1 << 20, durable: false };
-        let batch = store.read(request).await.unwrap();
-        if batch.records.is_empty() {
-            return found;
-        }
-        from = batch.next;
-        found.extend(batch.records);
-    }
 }
 
 async fn payloads(store: &Store, queue: QueueId) -> Vec<String> {

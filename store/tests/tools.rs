@@ -11,17 +11,9 @@ use tidemill_store::{
     Retain, Start, Store, StoreError,
 };
 
-/// Runs each of these tests with a log of one shard and of three.
-macro_rules! with_shards {
-    ($($test:ident,)*) => {
-        mod one_shard {
-            $(#[tokio::test] async fn $test() { super::$test(1).await })*
-        }
-        mod three_shards {
-            $(#[tokio::test] async fn $test() { super::$test(3).await })*
-        }
-    };
-}
+#[macro_use]
+#[path = "common/shards.rs"]
+mod shards;
 
 with_shards! {
     what_is_whole_is_found_whole_and_not_touched,

@@ -1,11 +1,17 @@
 //! How old the records of a segment are, without reading it each time.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::format::Decoded;
 use super::scan::{Scanner, Step};
 use super::segment::Segment;
 use crate::Result;
+
+/// Now, in milliseconds since the Unix epoch.
+pub(crate) fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as i64)
+}
 
 /// As one of so many scans: a record is read, not a megabyte.
 const SMALL_READS: usize = 64;

@@ -10,7 +10,7 @@ use super::cut::Cut;
 use super::format::{Decoded, SEGMENT_HEADER_BYTES, SEGMENT_VERSION};
 use super::merge::Merge;
 use super::scan::{Step, proof_of_corruption, written_after};
-use super::segment::{GONE, Segment, io_error, remove};
+use super::segment::{GONE, Segment, first_of, io_error, remove};
 use crate::{Position, Result, StoreError};
 
 /// A log as it was found.
@@ -156,11 +156,16 @@ impl Tail {
     }
 }
 
+/// Whether a file is that of a segment that was deleted.
+fn is_gone(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().ends_with(GONE.as_bytes())
+}
+
 /// Removes the files of segments that were deleted when the process died.
 fn remove_gone(dir: &Path) -> Result<()> {
     for entry in std::fs::read_dir(dir).map_err(|e| io_error("list", dir, &e))? {
         let path = entry.map_err(|e| io_error("list", dir, &e))?.path();
-        if path.as_os_str().as_encoded_bytes().ends_with(GONE.as_bytes()) {
+        if is_gone(&path) {
             remove(&path)?;
         }
     }
@@ -172,11 +177,10 @@ fn open_chains(dir: &Path, log: Uuid, shards: usize, checkpoint: &Cut) -> Result
     let mut files: Vec<Vec<(Position, PathBuf)>> = vec![Vec::new(); shards];
     for entry in std::fs::read_dir(dir).map_err(|e| io_error("list", dir, &e))? {
         let path = entry.map_err(|e| io_error("list", dir, &e))?.path();
-        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        if name.ends_with(GONE) {
+        if is_gone(&path) {
             continue;
         }
-        let Some(first) = name.strip_suffix(".seg").and_then(|stem| stem.parse::<Position>().ok()) else {
+        let Some(first) = first_of(&path) else {
             tracing::warn!(path = %path.display(), "this file is not a segment of the log; it is left alone");
             continue;
         };

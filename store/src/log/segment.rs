@@ -61,6 +61,11 @@ pub(crate) fn file_name(first: Position) -> String {
     format!("{first}.seg")
 }
 
+/// Where the segment of a file begins, by its name; `None` if that is not a segment's.
+pub(crate) fn first_of(path: &Path) -> Option<Position> {
+    path.file_name()?.to_str()?.strip_suffix(".seg")?.parse().ok()
+}
+
 /// Wraps what the system said of a file; a full disk has its own error.
 pub(crate) fn io_error(action: &'static str, path: &Path, error: &std::io::Error) -> StoreError {
     match error.kind() {

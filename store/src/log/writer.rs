@@ -6,11 +6,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use smallvec::SmallVec;
 use tokio::sync::{mpsc, oneshot};
 
+use super::age::now_ms;
 use super::appender::{Appender, Incoming};
 use super::cut::Cut;
 use super::receipt::{Receipt, Reply};
@@ -40,6 +40,16 @@ pub(crate) enum Command {
     Roll { shard: u16, reply: oneshot::Sender<Result<()>> },
     /// Which queues have filters that may cover this one?
     Covering { filter: String, reply: oneshot::Sender<Vec<SlotIndex>> },
+}
+
+/// Sends the thread something and waits for its answer. Blocks.
+pub(crate) fn ask<T>(
+    writer: &mpsc::Sender<Command>,
+    command: impl FnOnce(oneshot::Sender<T>) -> Command,
+) -> Result<T> {
+    let (reply, answer) = oneshot::channel();
+    writer.blocking_send(command(reply)).map_err(|_| StoreError::Closed)?;
+    answer.blocking_recv().map_err(|_| StoreError::Closed)
 }
 
 /// The thread's own state.
@@ -315,7 +325,7 @@ impl Writer {
                 appender.make_room(log, segment_bytes, self.cut.sequence)?;
             }
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
+        let now = now_ms();
         // The clock may be set back; within a queue time only grows, so that it can be searched.
         self.cut.time_ms = self.cut.time_ms.max(now);
         let mut pointers = Vec::with_capacity(self.routed.len());

@@ -16,7 +16,8 @@ use bytes::{Buf, BufMut};
 use rocksdb::WriteBatch;
 
 use super::{Meta, bad_value, prefix};
-use crate::{QueueId, Result};
+use crate::queue::filter;
+use crate::{QueueId, Record, Result};
 
 const VERSION: u8 = 2;
 /// Queues written in one batch.
@@ -74,6 +75,11 @@ impl Kind {
             Kind::Derived => DERIVED,
         }
     }
+}
+
+/// Whether a record enters a queue by one of its filters, each with the sequence from which on it counts.
+pub(crate) fn enters(routes: &[(String, u64)], record: &Record) -> bool {
+    routes.iter().any(|(filter, start)| record.sequence >= *start && filter::matches(filter, &record.topic))
 }
 
 impl Entry {

@@ -37,40 +37,30 @@ pub fn check(filter: &str) -> Result<(), &'static str> {
 /// Whether a topic matches a filter. A wildcard at the first level does not match a topic that begins with `$`.
 #[must_use]
 pub fn matches(filter: &str, topic: &str) -> bool {
+    takes(filter, topic, |_| true)
+}
+
+/// Whether every topic that matches `narrow` matches `wide`.
+#[must_use]
+pub(crate) fn covers(wide: &str, narrow: &str) -> bool {
+    takes(wide, narrow, |level| level != "#")
+}
+
+/// Whether a filter takes a topic, or a filter, whose levels `plus` says `+` may stand for.
+fn takes(filter: &str, topic: &str, plus: impl Fn(&str) -> bool) -> bool {
     if topic.starts_with('$') && (filter.starts_with('+') || filter.starts_with('#')) {
         return false;
     }
     let mut topic_levels = topic.split('/');
     for level in filter.split('/') {
         match (level, topic_levels.next()) {
-            ("#", _) | ("+", Some(_)) => {
-                if level == "#" {
-                    return true;
-                }
-            }
+            ("#", _) => return true,
+            ("+", Some(of_topic)) if plus(of_topic) => {}
             (level, Some(of_topic)) if level == of_topic => {}
             _ => return false,
         }
     }
     topic_levels.next().is_none()
-}
-
-/// Whether every topic that matches `narrow` matches `wide`.
-#[must_use]
-pub(crate) fn covers(wide: &str, narrow: &str) -> bool {
-    if narrow.starts_with('$') && (wide.starts_with('+') || wide.starts_with('#')) {
-        return false;
-    }
-    let mut narrow_levels = narrow.split('/');
-    for level in wide.split('/') {
-        match (level, narrow_levels.next()) {
-            ("#", _) => return true,
-            ("+", Some(level)) if level != "#" => {}
-            (level, Some(of_narrow)) if level == of_narrow => {}
-            _ => return false,
-        }
-    }
-    narrow_levels.next().is_none()
 }
 
 /// The part of a filter before its first wildcard: every matching topic begins with it, but for the separator before

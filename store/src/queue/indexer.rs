@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::index::Index;
 use super::table::{self, Table};
@@ -162,26 +162,11 @@ pub(crate) fn flush(shared: &Shared) -> Result<()> {
 }
 
 /// Writes out what the table has while a store is being opened and nothing else runs.
-pub(crate) fn write_out(table: &mut Table, index: &Index, meta: &Meta) -> Result<()> {
-    let mut flush = table.begin_flush();
+pub(crate) fn write_out(table: &RwLock<Table>, index: &Index, meta: &Meta) -> Result<()> {
+    let mut flush = table.write().begin_flush();
     meta.put_retained(&flush.retained)?;
-    flush.queues.sort_unstable_by_key(|(_, id, _)| *id);
-    index.write(|file| {
-        let mut ends = Vec::with_capacity(flush.queues.len());
-        for queue in &flush.queues {
-            if let Some((from, entries)) = table.of_flush(*queue, &flush.cut) {
-                file.entries(queue.1, from, entries)?;
-                ends.push((queue.1, from + entries.len() as u64));
-            }
-        }
-        file.cut(&flush.cut)?;
-        file.ends(&ends)
-    })?;
-    for (slot, id, _) in &flush.queues {
-        let entries = table.of_flush((*slot, *id, None), &flush.cut).map_or(0, |(_, entries)| entries.len());
-        table.written(*slot, *id, entries);
-    }
-    table.flushed();
+    write_entries(table, index, &mut flush)?;
+    table.write().flushed();
     Ok(())
 }
 
@@ -199,18 +184,25 @@ fn write(shared: &Shared, flush: &mut table::Flush) -> Result<()> {
         // Readers would look into each of them; the log writer waits once its buffer is full.
         std::thread::sleep(Duration::from_millis(10));
     }
+    write_entries(&shared.table, &shared.index, flush)?;
+    *shared.flushed_cut.lock() = flush.cut.clone();
+    Ok(())
+}
+
+/// Writes the entries of a flush, its cut and its places into the index, and has the table forget the entries.
+fn write_entries(table: &RwLock<Table>, index: &Index, flush: &mut table::Flush) -> Result<()> {
     flush.queues.sort_unstable_by_key(|(_, id, _)| *id);
     // A slot may be listed twice: for its queue, and for the one before that was deleted.
     flush.queues.dedup_by_key(|(_, id, _)| *id);
     let mut written = Vec::with_capacity(flush.queues.len());
-    shared.index.write(|file| {
+    index.write(|file| {
         let mut ends: Vec<(QueueId, u64)> = Vec::with_capacity(flush.queues.len());
         let mut pointers: Vec<Pointer> = Vec::new();
         let mut found: Vec<(QueueId, u64, usize)> = Vec::with_capacity(STEP_QUEUES);
         for step in flush.queues.chunks(STEP_QUEUES) {
             pointers.clear();
             found.clear();
-            let table = shared.table.read();
+            let table = table.read();
             for queue in step {
                 let Some((from, entries)) = table.of_flush(*queue, &flush.cut) else { continue };
                 if entries.is_empty() {
@@ -233,9 +225,8 @@ fn write(shared: &Shared, flush: &mut table::Flush) -> Result<()> {
         file.places(&flush.places)?;
         file.ends(&ends)
     })?;
-    *shared.flushed_cut.lock() = flush.cut.clone();
     for step in written.chunks(STEP_QUEUES) {
-        let mut table = shared.table.write();
+        let mut table = table.write();
         for (index, id, entries) in step {
             table.written(*index, *id, *entries);
         }

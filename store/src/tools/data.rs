@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::directory::Directory;
 use crate::log::format::SEGMENT_HEADER_BYTES;
 use crate::log::recovery::never_begun;
-use crate::log::segment::{Segment, io_error};
+use crate::log::segment::{Segment, first_of, io_error};
 use crate::meta::Meta;
 use crate::queue::index::Index;
 use crate::tools::{Findings, Place};
@@ -81,8 +81,7 @@ fn chains(directory: &Directory, shards: usize, findings: &mut Findings) -> Resu
     let mut files: Vec<Vec<(Position, PathBuf)>> = vec![Vec::new(); shards];
     for entry in std::fs::read_dir(&dir).map_err(|e| io_error("list", &dir, &e))? {
         let path = entry.map_err(|e| io_error("list", &dir, &e))?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let Some(first) = name.strip_suffix(".seg").and_then(|stem| stem.parse::<Position>().ok()) else {
+        let Some(first) = first_of(&path) else {
             findings.note(format!("{} is not a segment of the log", path.display()));
             continue;
         };

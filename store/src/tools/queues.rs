@@ -1,9 +1,9 @@
 //! [`Queues`]: which queues a record belongs to, by the catalogue.
 
 use crate::meta::Meta;
-use crate::meta::catalogue::{Kind, Past};
+use crate::meta::catalogue::{Kind, Past, enters};
 use crate::queue::trie::Trie;
-use crate::{QueueId, Record, Result, filter};
+use crate::{QueueId, Record, Result};
 
 /// Every queue of the catalogue, by number.
 pub(super) struct Queues {
@@ -38,9 +38,7 @@ impl Queue {
     pub(super) fn entered(&self, record: &Record) -> bool {
         match &self.filters {
             None => record.sequence >= self.start,
-            Some(filters) => filters
-                .iter()
-                .any(|(filter, start)| record.sequence >= *start && filter::matches(filter, &record.topic)),
+            Some(filters) => enters(filters, record),
         }
     }
 
