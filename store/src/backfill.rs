@@ -5,7 +5,6 @@
 //! meanwhile; retention waits.
 
 use crate::catalogue::{self, Change};
-use crate::log::writer::Command;
 use crate::meta::catalogue::{Entry, Kind};
 use crate::queue::filter;
 use crate::queue::table::{Fill, SlotIndex};
@@ -26,9 +25,8 @@ impl Store {
         let one = self.0.shared.filling.clone().lock_owned().await;
         let row = self.run(move |shared| catalogue::entry(shared, id)).await?;
         let Some(past) = row.past.filter(|past| !past.filled) else { return Ok(()) };
-        let (reply, covering) = tokio::sync::oneshot::channel();
-        self.send(Command::Covering { filter: row.name.clone(), reply })?;
-        let covering = covering.await.map_err(|_| StoreError::Closed)?;
+        let mut covering = Vec::new();
+        self.0.shared.routes.read().queues_of(&row.name, &mut covering);
         let shared = self.0.shared.clone();
         let changes = self.0.threads.lock().as_ref().and_then(|threads| threads.changes.clone());
         let changes = changes.ok_or(StoreError::Closed)?;

@@ -88,10 +88,10 @@ fn again(decoded: &format::Decoded) -> Vec<u8> {
         time_ms: decoded.stored_ms,
         // What is before the shard's begin is not told.
         undurable: 0,
-        kept: record.kept.then_some(record.time_ms),
     };
     let mut out = BytesMut::new();
-    format::encode(&new, &stamp, &mut out);
+    let crc = format::lay_out(&new, record.kept.then_some(record.time_ms), &mut out);
+    format::stamp(&mut out, crc, &stamp);
     without_reserved(&out)
 }
 
@@ -109,11 +109,11 @@ fn check_all(version: u32, shard: u16, bytes: &mut [u8]) {
         && let Ok(length) = format::peek_length(version, rest, rest.len() as u64)
         && length > 0
         && let Some(record) = rest.get_mut(..length)
-        && let Some((head, body)) = record.split_at_mut_checked(8)
-        && let Some(field) = head.get_mut(4..)
     {
-        let position = Position::new(shard, at as u64).to_u64().to_le_bytes();
-        field.copy_from_slice(&crc32c::crc32c_append(crc32c::crc32c(&position), body).to_le_bytes());
+        let crc = format::checksum(version, Position::new(shard, at as u64), record);
+        if let Some(field) = record.get_mut(4..8) {
+            field.copy_from_slice(&crc.to_le_bytes());
+        }
         at += length;
     }
 }

@@ -47,7 +47,7 @@ pub(crate) fn open(options: Options) -> Result<Handle> {
     let mut entered = Vec::new();
     let recovered = recovery::recover(&log_dir, directory.log_id, count, &checkpoint, |decoded, after| {
         entered.clear();
-        queues.routes.route(&decoded.record.topic, &mut entered);
+        queues.routes.queues_of(&decoded.record.topic, &mut entered);
         queues.enter(&decoded.record, &entered);
         let table = queues.table.get_mut();
         if table.waiting_bytes() > options.index_buffer_bytes {
@@ -93,6 +93,7 @@ pub(crate) fn open(options: Options) -> Result<Handle> {
         options,
         log,
         table,
+        routes: RwLock::new(routes),
         alive,
         live_names: RwLock::new(LiveNames::default()),
         index,
@@ -112,7 +113,7 @@ pub(crate) fn open(options: Options) -> Result<Handle> {
     // Every append holds a permit, and there are few others who send.
     let (mailbox, commands) = mpsc::channel(kibibytes + 8);
     let (changes, wanted) = mpsc::channel(CHANGES_MAX);
-    let writer = Writer::new(shared.clone(), commands, routes, end)?;
+    let writer = Writer::new(shared.clone(), commands, end)?;
     let writer = spawn_vital("store-log", move || writer.run())?;
     let mut syncs = Vec::new();
     for shard in shared.log.shards() {

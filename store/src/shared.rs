@@ -10,15 +10,18 @@ use crate::catalogue::LiveNames;
 use crate::directory::Directory;
 use crate::log::Log;
 use crate::log::cut::Cut;
+use crate::log::format;
+use crate::log::layout::{Entering, Layout};
 use crate::meta::Meta;
 use crate::meta::cursor::Cursors;
 use crate::queue::alive::Alive;
 use crate::queue::block;
 use crate::queue::index::Index;
 use crate::queue::indexer::IndexerSignal;
-use crate::queue::table::{Fill, Found, SlotIndex, Table};
+use crate::queue::routes::Routes;
+use crate::queue::table::{Fill, Found, Table};
 use crate::retention::RetentionSignal;
-use crate::{NewRecord, Options, Pointer, QueueId, ReadBatch, ReadRequest, Record, Result, StoreError};
+use crate::{Options, Pointer, QueueId, ReadBatch, ReadRequest, Record, Result, Retain, StoreError};
 
 /// Entries added to queues under one lock of the table, about.
 const STEP_ENTRIES: usize = 4096;
@@ -32,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) log: Log,
     pub(crate) table: RwLock<Table>,
+    /// Changed by the log writer only, between two appends.
+    pub(crate) routes: RwLock<Routes>,
     pub(crate) alive: Arc<Alive>,
     pub(crate) live_names: RwLock<LiveNames>,
     pub(crate) index: Index,
@@ -54,15 +59,6 @@ pub(crate) struct Shared {
     pub(crate) _directory: Directory,
 }
 
-/// A record that was appended, and the queues it enters.
-#[derive(Debug)]
-pub(crate) struct Routed<'a> {
-    pub(crate) record: &'a NewRecord,
-    pub(crate) pointer: Pointer,
-    /// Places in the list of all queues of the batch.
-    pub(crate) queues: std::ops::Range<usize>,
-}
-
 impl Shared {
     /// Blocks while too many index entries wait for RocksDB; an error if they wait because it cannot be written.
     pub(crate) fn wait_for_index_room(&self) -> Result<()> {
@@ -77,24 +73,22 @@ impl Shared {
         Ok(())
     }
 
-    /// Enters records, which follow each other from `cut` on, into their queues; moves `cut` along.
-    pub(crate) fn dispatch<'a>(
-        &self,
-        records: impl Iterator<Item = Routed<'a>>,
-        queues: &[SlotIndex],
-        cut: &mut Cut,
-    ) {
-        let mut records = records.peekable();
+    /// Enters the records of a batch, which follow each other from `cut` on, into their queues; moves `cut` along.
+    pub(crate) fn dispatch(&self, batch: &[&mut Layout], pointers: &[Pointer], cut: &mut Cut) {
+        let records = batch.iter().flat_map(|layout| layout.entries());
+        let mut records = records.zip(pointers).peekable();
         while records.peek().is_some() {
             let durable = self.log.durable_ends();
             let mut entries = 0;
             let mut table = self.table.write();
-            for Routed { record, pointer, queues: range } in records.by_ref() {
-                let its_queues = queues.get(range).unwrap_or_default();
-                its_queues.iter().for_each(|queue| table.push(*queue, pointer));
-                entries += its_queues.len();
-                table.note_retained(record.retain, &record.topic, pointer);
-                cut.advance(pointer);
+            for (Entering { retain, record, queues, ahead }, pointer) in records.by_ref() {
+                table.approach(ahead);
+                queues.iter().for_each(|queue| table.push(*queue, *pointer));
+                entries += queues.len();
+                if retain != Retain::No {
+                    table.note_retained(retain, format::topic_of(record), *pointer);
+                }
+                cut.advance(*pointer);
                 if entries >= STEP_ENTRIES {
                     break;
                 }

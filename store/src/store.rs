@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::api::*;
 use crate::log::format;
+use crate::log::layout::Layout;
 use crate::log::writer::Command;
 use crate::open::{self, Threads};
 use crate::pool::Pool;
@@ -195,12 +196,16 @@ impl Store {
             }
             bytes += size;
         }
+        let mut layout = Layout::with_room(records.len(), bytes);
+        records.iter().for_each(|record| layout.push(record, None));
+        drop(records);
+        layout.route(&self.0.shared.routes.read());
         // A batch larger than the mailbox goes alone.
-        let permits = (bytes / 1024 + 1).min(self.0.kibibytes);
+        let permits = (layout.waiting_bytes() / 1024 + 1).min(self.0.kibibytes);
         let room = &self.0.shared.mailbox_room;
         let permit = room.acquire_many(permits as u32).await.map_err(|_| StoreError::Closed)?;
         let (reply, receipt) = oneshot::channel();
-        self.send(Command::Append { records, permits, reply })?;
+        self.send(Command::Append { layout, permits, reply })?;
         permit.forget();
         Ok(Receipt(receipt))
     }

@@ -6,24 +6,10 @@ use bytes::{Bytes, BytesMut};
 
 use super::Log;
 use super::format::{self, SEGMENT_HEADER_BYTES, Stamp};
+use super::layout::Laid;
 use super::segment::Segment;
 use super::shard::Shard;
-use crate::{NewRecord, Pointer, Result, StoreError};
-
-/// A record on its way into the log.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Incoming<'a> {
-    pub(super) record: &'a NewRecord,
-    /// Of a retained message that is written again: when it was stored first.
-    pub(super) kept: Option<i64>,
-}
-
-impl Incoming<'_> {
-    /// Bytes that it takes in the log.
-    pub(super) fn size(&self) -> usize {
-        format::encoded_size(self.record) + self.kept.map_or(0, |_| format::KEPT_BYTES)
-    }
-}
+use crate::{Pointer, Result, StoreError};
 
 /// What the log writer knows of one shard, and the records of a batch that go there.
 pub(super) struct Appender {
@@ -113,27 +99,35 @@ impl Appender {
         Ok(())
     }
 
-    /// Encodes a record of the batch.
+    /// Takes records of the batch, which get this time and sequences from this one on; adds where they are.
     pub(super) fn push(
         &mut self,
         shard: &Shard,
-        Incoming { record, kept }: Incoming<'_>,
-        sequence: u64,
-        time_ms: i64,
-    ) -> Pointer {
-        let at = self.buffer.len();
-        if at == 0 {
+        records: &[Laid],
+        bytes: &[u8],
+        (first_sequence, time_ms): (u64, i64),
+        pointers: &mut Vec<Pointer>,
+    ) {
+        if self.buffer.is_empty() {
             self.buffer.reserve(self.bytes);
         }
-        let position = shard.position(self.end + at as u64);
-        let undurable = position.offset() - shard.durable_end();
-        let undurable = u32::try_from(undurable).unwrap_or(u32::MAX);
-        let stamp = Stamp { position, sequence, time_ms, undurable, kept };
-        format::encode(record, &stamp, &mut self.buffer);
-        Pointer { position, size: (self.buffer.len() - at) as u32 }
+        let durable = shard.durable_end();
+        let mut offset = self.end + self.buffer.len() as u64;
+        let at = self.buffer.len();
+        self.buffer.extend_from_slice(bytes);
+        let mut rest = &mut self.buffer[at..];
+        for (sequence, laid) in (first_sequence..).zip(records) {
+            let (record, later) = rest.split_at_mut(laid.size as usize);
+            rest = later;
+            let position = shard.position(offset);
+            let undurable = u32::try_from(offset - durable).unwrap_or(u32::MAX);
+            format::stamp(record, laid.crc, &Stamp { position, sequence, time_ms, undurable });
+            pointers.push(Pointer { position, size: laid.size });
+            offset += u64::from(laid.size);
+        }
     }
 
-    /// Writes what was encoded.
+    /// Writes what it took.
     pub(super) fn write(&mut self) -> Result<()> {
         self.segment.write(&self.buffer, self.end - self.segment.first)
     }
@@ -144,7 +138,10 @@ impl Appender {
         let (start, bytes) = (self.end, written.len() as u64);
         self.end += bytes;
         self.bytes = 0;
-        shard.tail.write().push(start, written);
+        let gone = shard.tail.write().push(start, written);
+        // Its memory again, if nobody reads it any more: new memory costs as much as writing a record does.
+        self.buffer = gone.and_then(|gone| gone.try_into_mut().ok()).unwrap_or_default();
+        self.buffer.clear();
         shard.set_end(self.end);
         bytes
     }

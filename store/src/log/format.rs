@@ -1,4 +1,7 @@
-//! What a record and a segment look like on disk. Version 2 is written, version 1 is still read.
+//! What a record and a segment look like on disk. Version 3 is written, versions 1 and 2 are still read.
+//!
+//! A record is made in two steps: whoever appends it lays it out ([`lay_out`]), on a thread of its own, and the log writer stamps it with
+//! what the log gives it ([`stamp`]). The checksum of the greater part is made in the first.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
@@ -7,15 +10,18 @@ use uuid::Uuid;
 use crate::{NewRecord, Position, Record, Retain};
 
 /// Version of the segment format that this code writes, and the newest it reads.
-pub(crate) const SEGMENT_VERSION: u32 = 2;
+pub(crate) const SEGMENT_VERSION: u32 = 3;
 /// Bytes of a segment's header.
 pub(crate) const SEGMENT_HEADER_BYTES: u64 = 48;
 /// Bytes of a record's header.
 const RECORD_HEADER_BYTES: usize = 40;
 /// The same in version 1, which had no sequence.
 const RECORD_HEADER_BYTES_V1: usize = 32;
+/// Where the part of a record's header begins that the log gives it, and how many bytes it has.
+const STAMP_START: usize = 12;
+const STAMP_BYTES: usize = 4 + 8 + 8;
 /// Bytes between the header and the topic of a kept record.
-pub(super) const KEPT_BYTES: usize = 8;
+const KEPT_BYTES: usize = 8;
 
 const MAGIC: [u8; 8] = *b"TIDEMILL";
 const KIND_MESSAGE: u8 = 1;
@@ -100,15 +106,14 @@ pub(crate) struct Stamp {
     pub(crate) time_ms: i64,
     /// Bytes before the record that were not synced yet.
     pub(crate) undurable: u32,
-    /// When a retained message that is written again was stored first.
-    pub(crate) kept: Option<i64>,
 }
 
-/// Appends one record.
+/// Appends one record, which is as it will be on disk but for its [`stamp`]. The checksum of what comes after its header.
+/// `kept`: when a retained message that is written again was stored first.
 ///
 /// ```text
 ///  0  length        4  u32; of the whole record; 0 means: nothing was written here
-///  4  crc           4  CRC-32C of the position (u64) and of bytes 8..length
+///  4  crc           4  CRC-32C of bytes 40..length, then of the position (u64), then of bytes 8..40
 ///  8  kind          1  1 = message, 2 = kept: a retained message written again because its first record's segment goes
 ///  9  flags         1  bit 0: becomes the retained message, bit 1: clears it
 /// 10  attributes    1  the caller's
@@ -124,24 +129,22 @@ pub(crate) struct Stamp {
 /// The length comes first because a reader must know how much to check; the checksum covers the
 /// position, so that a record found at another place than it was written to is never taken for
 /// good. `undurable` is what lets recovery tell a torn tail from corruption: a good record at P says that
-/// everything before `P - undurable` was on disk. Version 1 has no sequence: its one shard's offset is it.
-pub(crate) fn encode(record: &NewRecord, stamp: &Stamp, out: &mut BytesMut) {
-    let size = encoded_size(record) + stamp.kept.map_or(0, |_| KEPT_BYTES);
+/// everything before `P - undurable` was on disk. In versions 1 and 2 the checksum is of the position, then of
+/// bytes 8..length. Version 1 has no sequence: its one shard's offset is it.
+pub(crate) fn lay_out(record: &NewRecord, kept: Option<i64>, out: &mut BytesMut) -> u32 {
+    let size = encoded_size(record) + kept.map_or(0, |_| KEPT_BYTES);
     let mut header = [0; RECORD_HEADER_BYTES];
     let mut rest = &mut header[..];
     rest.put_u32_le(size as u32);
     rest.put_u32_le(0);
-    rest.put_u8(if stamp.kept.is_some() { KIND_KEPT } else { KIND_MESSAGE });
+    rest.put_u8(if kept.is_some() { KIND_KEPT } else { KIND_MESSAGE });
     rest.put_u8(match record.retain {
         Retain::No => 0,
         Retain::Set => FLAG_RETAIN_SET,
         Retain::Clear => FLAG_RETAIN_CLEAR,
     });
     rest.put_u8(record.attributes);
-    rest.put_u8(0);
-    rest.put_u32_le(stamp.undurable);
-    rest.put_u64_le(stamp.sequence);
-    rest.put_i64_le(stamp.time_ms);
+    rest.put_bytes(0, 1 + STAMP_BYTES);
     rest.put_u32_le(record.properties.len() as u32);
     rest.put_u16_le(record.topic.len() as u16);
     rest.put_u16_le(0);
@@ -150,19 +153,54 @@ pub(crate) fn encode(record: &NewRecord, stamp: &Stamp, out: &mut BytesMut) {
     out.reserve(size);
     // In few pieces: this is done for every record there is.
     out.extend_from_slice(&header);
-    if let Some(first_ms) = stamp.kept {
+    if let Some(first_ms) = kept {
         out.put_i64_le(first_ms);
     }
     out.extend_from_slice(record.topic.as_bytes());
     out.extend_from_slice(&record.properties);
     out.extend_from_slice(&record.payload);
     debug_assert_eq!(out.len() - start, size);
-    let crc = checksum(stamp.position, &out[start + 8..]);
-    out[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
+    crc32c::crc32c(&out[start + RECORD_HEADER_BYTES..])
 }
 
-fn checksum(position: Position, body: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&position.to_u64().to_le_bytes()), body)
+/// Completes a record that was laid out; `crc` is what that returned.
+pub(crate) fn stamp(record: &mut [u8], crc: u32, stamp: &Stamp) {
+    let Some(header) = record.first_chunk_mut::<RECORD_HEADER_BYTES>() else { return };
+    let mut rest = &mut header[STAMP_START..];
+    rest.put_u32_le(stamp.undurable);
+    rest.put_u64_le(stamp.sequence);
+    rest.put_i64_le(stamp.time_ms);
+    let crc = checksum_of_header(crc, stamp.position, header);
+    header[4..8].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Goes on with the checksum of what comes after a record's header.
+fn checksum_of_header(crc: u32, position: Position, header: &[u8; RECORD_HEADER_BYTES]) -> u32 {
+    // In one piece: each costs its own begin and end.
+    let mut bytes = [0; RECORD_HEADER_BYTES];
+    bytes[..8].copy_from_slice(&position.to_u64().to_le_bytes());
+    bytes[8..].copy_from_slice(&header[8..]);
+    crc32c::crc32c_append(crc, &bytes)
+}
+
+/// The checksum that a record of a segment of this version should have.
+pub(crate) fn checksum(version: u32, position: Position, record: &[u8]) -> u32 {
+    match record.split_first_chunk::<RECORD_HEADER_BYTES>() {
+        Some((header, body)) if version > 2 => checksum_of_header(crc32c::crc32c(body), position, header),
+        _ => {
+            let position = crc32c::crc32c(&position.to_u64().to_le_bytes());
+            crc32c::crc32c_append(position, record.get(8..).unwrap_or_default())
+        }
+    }
+}
+
+/// The topic of a record that was laid out.
+pub(crate) fn topic_of(record: &[u8]) -> &str {
+    let Some((header, body)) = record.split_first_chunk::<RECORD_HEADER_BYTES>() else { return "" };
+    let start = known_kind(SEGMENT_VERSION, header[8]).unwrap_or(0);
+    let length = usize::from(u16::from_le_bytes([header[36], header[37]]));
+    let topic = body.get(start..start + length).unwrap_or_default();
+    std::str::from_utf8(topic).unwrap_or_default()
 }
 
 /// A record as found in the log.
@@ -243,7 +281,7 @@ pub(crate) fn decode(
         return Err(format!("length {length} where {} was expected", bytes.len()));
     }
     let crc = head.get_u32_le();
-    if check && crc != checksum(position, bytes.get(8..).unwrap_or_default()) {
+    if check && crc != checksum(version, position, bytes) {
         return Err("the checksum is wrong".into());
     }
     let kind = head.get_u8();
@@ -315,13 +353,15 @@ mod tests {
             })
     }
 
-    fn stamp(position: Position) -> Stamp {
-        Stamp { position, sequence: 9, time_ms: 7, undurable: 0, kept: None }
+    fn at(position: Position) -> Stamp {
+        Stamp { position, sequence: 9, time_ms: 7, undurable: 0 }
     }
 
-    fn encoded(record: &NewRecord, stamp: &Stamp) -> BytesMut {
+    fn encoded(record: &NewRecord, kept: Option<i64>, its: &Stamp) -> BytesMut {
         let mut out = BytesMut::new();
-        encode(record, stamp, &mut out);
+        let crc = lay_out(record, kept, &mut out);
+        assert_eq!(topic_of(&out), &*record.topic);
+        stamp(&mut out, crc, its);
         out
     }
 
@@ -331,7 +371,7 @@ mod tests {
             record in any_record(), at in 0..1u64 << 48, sequence: u64, time_ms: i64, undurable: u32, kept: Option<i64>,
         ) {
             let position = Position::new(2, at);
-            let bytes = encoded(&record, &Stamp { position, sequence, time_ms, undurable, kept }).freeze();
+            let bytes = encoded(&record, kept, &Stamp { position, sequence, time_ms, undurable }).freeze();
             prop_assert_eq!(bytes.len(), encoded_size(&record) + if kept.is_some() { 8 } else { 0 });
             prop_assert!(plausible(SEGMENT_VERSION, &bytes));
             prop_assert_eq!(peek_length(SEGMENT_VERSION, &bytes, 1 << 20), Ok(bytes.len()));
@@ -349,7 +389,7 @@ mod tests {
         #[test]
         fn any_flipped_bit_is_noticed(record in any_record(), kept: Option<i64>, bit in any::<prop::sample::Index>()) {
             let position = Position::new(0, 4711);
-            let mut out = encoded(&record, &Stamp { kept, ..stamp(position) });
+            let mut out = encoded(&record, kept, &at(position));
             let bit = bit.index(out.len() * 8);
             out[bit / 8] ^= 1 << (bit % 8);
             prop_assert!(decode(SEGMENT_VERSION, &out.freeze(), position, true).is_err());
@@ -357,7 +397,7 @@ mod tests {
 
         #[test]
         fn another_place_is_noticed(record in any_record()) {
-            let out = encoded(&record, &stamp(Position::new(0, 100))).freeze();
+            let out = encoded(&record, None, &at(Position::new(0, 100))).freeze();
             prop_assert!(decode(SEGMENT_VERSION, &out, Position::new(0, 101), true).is_err());
             prop_assert!(decode(SEGMENT_VERSION, &out, Position::new(1, 100), true).is_err());
         }
@@ -374,7 +414,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_refused_or_read(bytes: Vec<u8>, version in 1..3u32) {
+        fn any_bytes_are_refused_or_read(bytes: Vec<u8>, version in 1..=SEGMENT_VERSION) {
             let _ = (plausible(version, &bytes), peek_length(version, &bytes, 100));
             let _ = decode(version, &bytes.into(), Position::ZERO, false);
         }
@@ -383,12 +423,13 @@ mod tests {
     #[test]
     fn header_round_trips_and_refuses() {
         let first = Position::new(0, 4096);
-        let header = SegmentHeader { version: 2, log: Uuid::new_v4(), first, first_sequence: 77 };
+        let header =
+            SegmentHeader { version: SEGMENT_VERSION, log: Uuid::new_v4(), first, first_sequence: 77 };
         let mut bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
         bytes[20] ^= 1;
         assert!(SegmentHeader::decode(&bytes).unwrap_err().contains("checksum"));
-        let newer = SegmentHeader { version: 3, ..header }.encode();
-        assert!(SegmentHeader::decode(&newer).unwrap_err().contains("format is 3"));
+        let newer = SegmentHeader { version: 4, ..header }.encode();
+        assert!(SegmentHeader::decode(&newer).unwrap_err().contains("format is 4"));
     }
 }

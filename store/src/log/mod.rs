@@ -6,6 +6,7 @@
 //! - `shard`: a chain of segments, how far it is written and durable; `cut`: a place in all of them
 //! - `recovery`: opening what is there, cutting a torn tail, refusing corruption
 //! - `scan`: reading on from a position, record by record; `merge`: several shards in the order of sequences
+//! - `layout`: records made ready by whoever appends them
 //! - `writer`: the thread that appends; `appender`: its hand on one shard
 //! - `sync`: the threads that make it durable, one for each shard; `receipt`: the answer to an append
 //! - `tail`: the newest batches in memory
@@ -16,6 +17,7 @@ mod appender;
 pub(crate) mod cut;
 pub(crate) mod format;
 mod history;
+pub(crate) mod layout;
 mod merge;
 mod reader;
 pub(crate) mod receipt;

@@ -39,12 +39,16 @@ impl SyncQueue {
     pub(crate) fn written(&self, end: u64, sequence: u64, segment: &Arc<Segment>, waiting: Vec<Receipt>) {
         let mut state = self.state.lock();
         (state.end, state.sequence) = (end, sequence);
+        let was_idle = state.unsynced.is_empty();
         if state.unsynced.last().is_none_or(|last| !Arc::ptr_eq(last, segment)) {
             state.unsynced.push(segment.clone());
         }
         state.waiting.extend(waiting);
         drop(state);
-        self.wake.notify_one();
+        // In its pause it need not hear of each batch.
+        if was_idle {
+            self.wake.notify_one();
+        }
     }
 
     /// Asks for a sync without a pause before it.

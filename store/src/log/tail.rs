@@ -19,15 +19,18 @@ impl TailCache {
         TailCache { batches: VecDeque::new(), bytes: 0, bytes_max }
     }
 
-    /// Adds the batch written at `offset` and lets the oldest go. The newest always stays.
-    pub(crate) fn push(&mut self, offset: u64, batch: Bytes) {
+    /// Adds the batch written at `offset` and lets the oldest go. The newest always stays. The last one that went.
+    pub(crate) fn push(&mut self, offset: u64, batch: Bytes) -> Option<Bytes> {
         self.bytes += batch.len();
         self.batches.push_back((offset, batch));
+        let mut last = None;
         while self.bytes > self.bytes_max && self.batches.len() > 1 {
             if let Some((_, gone)) = self.batches.pop_front() {
                 self.bytes -= gone.len();
+                last = Some(gone);
             }
         }
+        last
     }
 
     /// The bytes of a record, if its batch is still here.
@@ -53,13 +56,13 @@ mod tests {
     #[test]
     fn finds_what_is_here_and_forgets_the_oldest() {
         let mut tail = TailCache::new(8);
-        tail.push(100, Bytes::from_static(b"abcd"));
-        tail.push(104, Bytes::from_static(b"efgh"));
+        assert_eq!(tail.push(100, Bytes::from_static(b"abcd")), None);
+        assert_eq!(tail.push(104, Bytes::from_static(b"efgh")), None);
         assert_eq!(tail.get(at(101, 2)).as_deref(), Some(&b"bc"[..]));
         assert_eq!(tail.get(at(104, 4)).as_deref(), Some(&b"efgh"[..]));
         assert_eq!(tail.get(at(99, 1)), None);
         assert_eq!(tail.get(at(106, 4)), None, "past the end");
-        tail.push(108, Bytes::from_static(b"i"));
+        assert_eq!(tail.push(108, Bytes::from_static(b"i")).as_deref(), Some(&b"abcd"[..]));
         assert_eq!(tail.get(at(101, 2)), None, "the oldest went");
         assert_eq!(tail.get(at(108, 1)).as_deref(), Some(&b"i"[..]));
     }

@@ -3,25 +3,25 @@
 //!
 //! It is one thread for all shards: a queue has one sequence of offsets over all of them, which are given here, in one place.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 use tokio::sync::{mpsc, oneshot};
 
+use super::Log;
 use super::age::now_ms;
-use super::appender::{Appender, Incoming};
+use super::appender::Appender;
 use super::cut::Cut;
+use super::layout::Layout;
 use super::receipt::{Receipt, Reply};
-use super::{Log, format};
-use crate::queue::routes::Routes;
 use crate::queue::table::SlotIndex;
-use crate::shared::{Routed, Shared};
+use crate::shared::Shared;
 use crate::{Appended, Flush, NewRecord, Pointer, Record, Result, StoreError};
 
 /// Records are gathered into one write up to about this many bytes.
-const BATCH_BYTES: usize = 1 << 20;
+/// More would not make a call cheaper, and the pages that the system takes for it at a time dearer.
+const BATCH_BYTES: usize = 256 << 10;
 /// A disk with so many bytes is not full.
 const ROOM_BYTES: u64 = 4 << 20;
 
@@ -29,7 +29,7 @@ const ROOM_BYTES: u64 = 4 << 20;
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Appends records.
-    Append { records: Vec<NewRecord>, permits: usize, reply: Reply },
+    Append { layout: Layout, permits: usize, reply: Reply },
     /// From here on, records that match these filters go to these queues. Answers with the place before the next one.
     AddRoutes { routes: Vec<(String, SlotIndex)>, reply: oneshot::Sender<Cut> },
     /// From here on, they do not.
@@ -38,8 +38,6 @@ pub(crate) enum Command {
     Keep { records: Vec<Record>, reply: oneshot::Sender<Result<usize>> },
     /// Seals the active segment of a shard and begins the next.
     Roll { shard: u16, reply: oneshot::Sender<Result<()>> },
-    /// Which queues have filters that may cover this one?
-    Covering { filter: String, reply: oneshot::Sender<Vec<SlotIndex>> },
 }
 
 /// Sends the thread something and waits for its answer. Blocks.
@@ -56,20 +54,15 @@ pub(crate) fn ask<T>(
 pub(crate) struct Writer {
     shared: Arc<Shared>,
     mailbox: mpsc::Receiver<Command>,
-    routes: Routes,
     /// By the number of their shard.
     appenders: Vec<Appender>,
     /// Where the log ends: what was appended is dispatched before anything else is.
     cut: Cut,
-    /// Of the batch: each record's shard and its place in `queues`.
-    routed: Vec<(u16, Range<usize>)>,
-    /// Queues that the records of the batch enter.
-    queues: Vec<SlotIndex>,
 }
 
 /// One append that waits for its batch.
 struct Append {
-    records: Vec<NewRecord>,
+    layout: Layout,
     permits: usize,
     reply: Reply,
 }
@@ -78,14 +71,9 @@ struct Append {
 type Touched = SmallVec<[u16; 8]>;
 
 impl Writer {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        mailbox: mpsc::Receiver<Command>,
-        routes: Routes,
-        cut: Cut,
-    ) -> Result<Self> {
+    pub(crate) fn new(shared: Arc<Shared>, mailbox: mpsc::Receiver<Command>, cut: Cut) -> Result<Self> {
         let appenders = shared.log.shards().iter().map(Appender::new).collect::<Result<_>>()?;
-        Ok(Writer { shared, mailbox, routes, appenders, cut, routed: Vec::new(), queues: Vec::new() })
+        Ok(Writer { shared, mailbox, appenders, cut })
     }
 
     /// Runs until the store is closed or dropped, to the last command in the mailbox.
@@ -97,9 +85,9 @@ impl Writer {
             let mut next = Some(first);
             while let Some(command) = next {
                 match command {
-                    Command::Append { records, permits, reply } => {
-                        bytes += records.iter().map(format::encoded_size).sum::<usize>();
-                        batch.push(Append { records, permits, reply });
+                    Command::Append { layout, permits, reply } => {
+                        bytes += layout.log_bytes();
+                        batch.push(Append { layout, permits, reply });
                         if bytes >= BATCH_BYTES {
                             break;
                         }
@@ -120,17 +108,16 @@ impl Writer {
     fn change(&mut self, command: Command, index: &Result<()>) {
         match command {
             Command::AddRoutes { routes, reply } => {
-                routes.iter().for_each(|(filter, queue)| self.routes.add(filter, *queue));
+                let mut known = self.shared.routes.write();
+                routes.iter().for_each(|(filter, queue)| known.add(filter, *queue));
+                drop(known);
                 let _ = reply.send(self.cut.clone());
             }
             Command::RemoveRoutes { routes, reply } => {
-                routes.iter().for_each(|(filter, queue)| self.routes.remove(filter, *queue));
+                let mut known = self.shared.routes.write();
+                routes.iter().for_each(|(filter, queue)| known.remove(filter, *queue));
+                drop(known);
                 let _ = reply.send(());
-            }
-            Command::Covering { filter, reply } => {
-                let mut queues = Vec::new();
-                self.routes.route(&filter, &mut queues);
-                let _ = reply.send(queues);
             }
             Command::Keep { records, reply } => {
                 let kept = index.clone().and_then(|()| self.keep(records));
@@ -152,32 +139,32 @@ impl Writer {
 
     /// Appends what still is the retained message of its topic. Here, in the log's order, nothing can take its place meanwhile.
     fn keep(&mut self, records: Vec<Record>) -> Result<usize> {
-        let mut kept = Vec::with_capacity(records.len());
+        let mut layout = Layout::default();
         for record in records {
             if self.shared.retained_of(&record.topic)? == Some(record.pointer()) {
                 let Record { topic, properties, payload, attributes, retain, time_ms, .. } = record;
-                kept.push((NewRecord { topic, properties, payload, attributes, retain }, time_ms));
+                layout.push(&NewRecord { topic, properties, payload, attributes, retain }, Some(time_ms));
             }
         }
-        if kept.is_empty() {
+        let count = layout.len();
+        if count == 0 {
             return Ok(0);
         }
-        let records = kept.iter().map(|(record, time_ms)| Incoming { record, kept: Some(*time_ms) });
-        let (touched, _) = self.append(records)?;
+        let mut batch = [layout];
+        let (touched, _) = self.append(&mut batch.each_mut())?;
         self.pass_on(&touched, touched.iter().map(|_| Vec::new()));
-        self.shared.log.counters.kept.fetch_add(kept.len() as u64, Ordering::Relaxed);
-        Ok(kept.len())
+        self.shared.log.counters.kept.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
     }
 
     /// Writes a batch, enters it into the queues and passes its receipts on.
-    fn write(&mut self, batch: Vec<Append>, index: &Result<()>) {
+    fn write(&mut self, mut batch: Vec<Append>, index: &Result<()>) {
         if batch.is_empty() {
             return;
         }
         let permits = batch.iter().map(|append| append.permits).sum();
-        let records = batch.iter().flat_map(|append| &append.records);
-        let records = records.map(|record| Incoming { record, kept: None });
-        match index.clone().and_then(|()| self.append(records)) {
+        let mut layouts: Vec<&mut Layout> = batch.iter_mut().map(|append| &mut append.layout).collect();
+        match index.clone().and_then(|()| self.append(&mut layouts)) {
             Ok((touched, pointers)) => self.confirm(batch, &touched, pointers),
             Err(error) => {
                 for append in batch {
@@ -195,7 +182,7 @@ impl Writer {
         let mut waiting: SmallVec<[Vec<Receipt>; 8]> = touched.iter().map(|_| Vec::new()).collect();
         let mut pointers = pointers.into_iter();
         for append in batch {
-            let positions = pointers.by_ref().take(append.records.len()).map(|pointer| pointer.position);
+            let positions = pointers.by_ref().take(append.layout.len()).map(|pointer| pointer.position);
             let appended = Appended { positions: positions.collect() };
             let mut parts = Touched::new();
             for position in &appended.positions {
@@ -233,29 +220,23 @@ impl Writer {
     }
 
     /// Writes a batch, and enters it into the queues. The shards it went to, and where its records are.
-    fn append<'a>(
-        &mut self,
-        records: impl Iterator<Item = Incoming<'a>> + Clone,
-    ) -> Result<(Touched, Vec<Pointer>)> {
+    fn append(&mut self, batch: &mut [&mut Layout]) -> Result<(Touched, Vec<Pointer>)> {
         if let Some(error) = self.shared.log.poisoned() {
             return Err(error);
         }
+        // Filters may have changed since they were routed: what counts is when they are appended.
+        let routes = self.shared.routes.read();
+        batch.iter_mut().for_each(|layout| layout.route(&routes));
+        drop(routes);
+        let batch: &[&mut Layout] = batch;
         let mut touched = Touched::new();
-        self.routed.clear();
-        self.queues.clear();
-        for incoming in records.clone() {
-            let from = self.queues.len();
-            let shard = self.routes.route(&incoming.record.topic, &mut self.queues);
-            if incoming.kept.is_some() {
-                self.queues.truncate(from);
-            }
-            self.routed.push((shard, from..self.queues.len()));
-            let appender = self.appenders.get_mut(usize::from(shard)).ok_or(StoreError::Closed)?;
-            if appender.expect(incoming.size()) {
-                touched.push(shard);
+        for (shard, bytes) in batch.iter().flat_map(|layout| layout.shards()) {
+            let appender = self.appenders.get_mut(usize::from(*shard)).ok_or(StoreError::Closed)?;
+            if appender.expect(*bytes) {
+                touched.push(*shard);
             }
         }
-        let written = self.write_batch(records.clone(), &touched);
+        let written = self.write_batch(batch, &touched);
         let log = &self.shared.log;
         let pointers = match written {
             Ok(pointers) => pointers,
@@ -280,24 +261,14 @@ impl Writer {
         log.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
         log.counters.batches.fetch_add(1, Ordering::Relaxed);
 
-        let routed = records.zip(&pointers).zip(&self.routed);
-        let routed = routed.map(|((incoming, pointer), (_, queues))| Routed {
-            record: incoming.record,
-            pointer: *pointer,
-            queues: queues.clone(),
-        });
-        self.shared.dispatch(routed, &self.queues, &mut self.cut);
+        self.shared.dispatch(batch, &pointers, &mut self.cut);
         Ok((touched, pointers))
     }
 
     /// Writes the records of a batch to their shards. All of it counts or nothing: after an error, every shard is as before.
-    fn write_batch<'a>(
-        &mut self,
-        records: impl Iterator<Item = Incoming<'a>>,
-        touched: &[u16],
-    ) -> Result<Vec<Pointer>> {
+    fn write_batch(&mut self, batch: &[&mut Layout], touched: &[u16]) -> Result<Vec<Pointer>> {
         let mut begun = false;
-        let result = self.try_write(records, touched, &mut begun);
+        let result = self.try_write(batch, touched, &mut begun);
         if result.is_err() {
             for shard in touched {
                 if let Some(appender) = self.appenders.get_mut(usize::from(*shard)) {
@@ -308,9 +279,9 @@ impl Writer {
         result
     }
 
-    fn try_write<'a>(
+    fn try_write(
         &mut self,
-        records: impl Iterator<Item = Incoming<'a>>,
+        batch: &[&mut Layout],
         touched: &[u16],
         begun: &mut bool,
     ) -> Result<Vec<Pointer>> {
@@ -328,13 +299,16 @@ impl Writer {
         let now = now_ms();
         // The clock may be set back; within a queue time only grows, so that it can be searched.
         self.cut.time_ms = self.cut.time_ms.max(now);
-        let mut pointers = Vec::with_capacity(self.routed.len());
-        for ((sequence, incoming), (number, _)) in (self.cut.sequence..).zip(records).zip(&self.routed) {
-            let appender = self.appenders.get_mut(usize::from(*number));
-            let (Some(shard), Some(appender)) = (log.shard(*number), appender) else {
+        let mut pointers = Vec::with_capacity(batch.iter().map(|layout| layout.len()).sum());
+        let (first, time_ms) = (self.cut.sequence, self.cut.time_ms);
+        for (run, bytes) in batch.iter().flat_map(|layout| layout.runs()) {
+            let shard = run.first().map_or(0, |laid| laid.shard);
+            let appender = self.appenders.get_mut(usize::from(shard));
+            let (Some(shard), Some(appender)) = (log.shard(shard), appender) else {
                 return Err(StoreError::Closed);
             };
-            pointers.push(appender.push(shard, incoming, sequence, self.cut.time_ms));
+            let sequence = first + pointers.len() as u64;
+            appender.push(shard, run, bytes, (sequence, time_ms), &mut pointers);
         }
         *begun = true;
         for shard in touched {

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rocksdb::compaction_filter::Decision;
 use rocksdb::{
-    DB, DBCompactionStyle, DBRawIterator, IngestExternalFileOptions, MergeOperands, Options, ReadOptions,
-    SstFileWriter, UniversalCompactOptions,
+    DB, DBCompactionStyle, DBCompressionType, DBRawIterator, IngestExternalFileOptions, MergeOperands,
+    Options, ReadOptions, SstFileWriter, UniversalCompactOptions,
 };
 
 use smallvec::SmallVec;
@@ -320,11 +320,13 @@ impl Index {
     }
 
     fn stage(&self, path: &Path, fill: impl FnOnce(&mut Checkpoint<'_>) -> Result<()>) -> Result<()> {
-        let options = options(self.cache_bytes);
+        let mut options = options(self.cache_bytes);
+        // It is read once or twice before it is merged into a larger one, which is compressed.
+        options.set_compression_type(DBCompressionType::None);
         let file = SstFileWriter::create(&options);
         hit(Point::IndexOpen, path)?;
         file.open(path).map_err(database_error)?;
-        let mut checkpoint = Checkpoint { file };
+        let mut checkpoint = Checkpoint { file, buffer: Vec::new() };
         hit(Point::IndexWrite, path)?;
         fill(&mut checkpoint)?;
         hit(Point::IndexFinish, path)?;
@@ -348,29 +350,25 @@ fn hit(point: Point, path: &Path) -> Result<()> {
 /// The rows of a checkpoint: blocks, then the cut, then places, then ends, each in the order of their keys.
 pub(crate) struct Checkpoint<'a> {
     file: SstFileWriter<'a>,
+    /// For the part that is being encoded.
+    buffer: Vec<u8>,
 }
 
 impl Checkpoint<'_> {
     /// Entries of a queue beginning at offset `from`.
     pub(crate) fn entries(&mut self, queue: QueueId, from: u64, entries: &[Pointer]) -> Result<()> {
         let (mut from, mut rest) = (from, entries);
-        let mut part = Vec::new();
         while !rest.is_empty() {
             let key = BlockKey::of(queue, from);
             let first = from - key.base;
             let (now, later) = rest.split_at(rest.len().min((BLOCK_ENTRIES - first) as usize));
-            part.clear();
-            block::encode(first, now, &mut part);
-            self.part(key, &part)?;
+            self.buffer.clear();
+            block::encode(first, now, &mut self.buffer);
+            self.file.merge(key.encode(), &self.buffer).map_err(database_error)?;
             from += now.len() as u64;
             rest = later;
         }
         Ok(())
-    }
-
-    /// An encoded part of a block.
-    pub(crate) fn part(&mut self, key: BlockKey, part: &[u8]) -> Result<()> {
-        self.file.merge(key.encode(), part).map_err(database_error)
     }
 
     pub(crate) fn cut(&mut self, cut: &Cut) -> Result<()> {

@@ -3,7 +3,7 @@
 //! # Layout
 //! - `filter`: what a topic filter is and what it matches
 //! - `levels`: names of topic levels, each once; `trie`: topic → queues
-//! - `routes`: the trie and a cache over it, owned by the log writer
+//! - `routes`: from a topic to its shard and queues
 //! - `table`: where each queue ends, entries not yet in RocksDB; `watches`: who waits
 //! - `block`: packed entries; `block_key`: where a block is kept; `ends`: where queues end; `varint`: how their numbers are written
 //! - `index`: the RocksDB database of blocks, ends, checkpoint and derived places; `alive`: what of it still counts

@@ -263,6 +263,13 @@ impl Table {
         self.by_id.len()
     }
 
+    /// Looks at queues that are about to get entries. Where there are very many queues, each look waits for memory; here they wait
+    /// together, as none depends on another.
+    pub(crate) fn approach(&self, queues: &[SlotIndex]) {
+        let slots = queues.iter().filter_map(|index| self.slots.get(*index as usize));
+        std::hint::black_box(slots.fold(0, |ends, slot| ends ^ slot.end));
+    }
+
     /// Appends an entry.
     pub(crate) fn push(&mut self, index: SlotIndex, pointer: Pointer) {
         let Some(slot) = self.slots.get_mut(index as usize) else { return };

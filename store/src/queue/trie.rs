@@ -1,11 +1,11 @@
 //! [`Trie`]: from a topic to the queues of all filters that match it.
 
 use std::hash::BuildHasher;
-use std::mem::swap;
+use std::str::Split;
 
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashTable};
-use smallvec::{SmallVec, smallvec};
+use smallvec::SmallVec;
 
 use super::levels::{Levels, NO_LEVEL, make_room};
 
@@ -95,6 +95,33 @@ fn hash(state: &RandomState, parent: u32, level: u32) -> u64 {
     state.hash_one(u64::from(parent) << 32 | u64::from(level))
 }
 
+/// A topic on its way through the trie.
+struct Walk<'a> {
+    levels: Split<'a, char>,
+    /// The level it is at; `None` at its end.
+    name: Option<&'a str>,
+    /// The number of that name, once it was looked up, if it has one.
+    level: Option<Option<u32>>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(topic: &'a str) -> Self {
+        Walk { levels: topic.split('/'), name: None, level: None }
+    }
+
+    fn step(&mut self) {
+        (self.name, self.level) = (self.levels.next(), None);
+    }
+}
+
+/// A way to go on for a topic, by its number.
+struct Edge {
+    topic: u32,
+    parent: u32,
+    level: u32,
+    hash: u64,
+}
+
 impl Default for Trie {
     fn default() -> Self {
         Trie {
@@ -146,44 +173,54 @@ impl Trie {
     }
 
     /// Appends the queues of all matching filters, each once, in order of their number.
+    pub(crate) fn find(&self, topic: &str, queues: &mut Vec<u32>) {
+        let mut found = Vec::new();
+        self.find_all(&[topic], &mut found);
+        queues.extend(found.into_iter().map(|(_, queue)| queue));
+    }
+
+    /// Finds the queues of all filters that match each of the topics: the topic's number and the queue's, each pair once, in order.
     ///
-    /// It goes through the topic once, with all the nodes that its levels so far lead to: there are never more than the
-    /// trie has at that depth, however long the topic is.
-    pub(crate) fn find(&self, topic: &str, found: &mut Vec<u32>) {
-        let start = found.len();
-        let mut reached: SmallVec<[u32; 16]> = smallvec![ROOT];
-        let mut next: SmallVec<[u32; 16]> = SmallVec::new();
+    /// It goes through all topics at once, level by level, with all the nodes that the levels so far lead to: there are never
+    /// more of a topic than the trie has at that depth, however long the topic is. What one step waits for, memory most of
+    /// all, the next one does not: with a million filters that is several times faster than one topic after the other.
+    pub(crate) fn find_all(&self, topics: &[&str], found: &mut Vec<(u32, u32)>) {
+        found.clear();
+        let mut walks: SmallVec<[Walk<'_>; 8]> = topics.iter().map(|topic| Walk::new(topic)).collect();
+        let mut reached: SmallVec<[(u32, u32); 16]> = (0..topics.len() as u32).map(|at| (at, ROOT)).collect();
+        let mut edges: SmallVec<[Edge; 16]> = SmallVec::new();
         // A wildcard at the first level does not match a topic that begins with `$`.
-        let mut wildcards = !topic.starts_with('$');
-        for name in topic.split('/') {
-            let mut level = None;
-            for id in reached.drain(..) {
-                let Some(node) = self.node(id) else { continue };
-                if wildcards {
-                    self.append(id, End::Rest, node.rest, found);
+        let mut first = true;
+        while !reached.is_empty() {
+            walks.iter_mut().for_each(Walk::step);
+            for (number, id) in reached.drain(..) {
+                let (Some(walk), Some(node)) = (walks.get_mut(number as usize), self.node(id)) else {
+                    continue;
+                };
+                let Some(name) = walk.name else {
+                    self.append(number, id, End::Rest, node.rest, found);
+                    self.append(number, id, End::Here, node.here, found);
+                    continue;
+                };
+                if !(first && name.starts_with('$')) {
+                    self.append(number, id, End::Rest, node.rest, found);
                     if node.has_plus() {
-                        next.extend(self.child(id, PLUS));
+                        edges.push(self.edge(number, id, PLUS));
                     }
                 }
                 if node.has_names()
-                    && let Some(level) = *level.get_or_insert_with(|| self.levels.find(name))
+                    && let Some(level) = *walk.level.get_or_insert_with(|| self.levels.find(name))
                 {
-                    next.extend(self.child(id, level));
+                    edges.push(self.edge(number, id, level));
                 }
             }
-            swap(&mut reached, &mut next);
-            wildcards = true;
-            if reached.is_empty() {
-                break;
-            }
+            // By itself, with nothing to decide in between: that is where it waits for memory.
+            let children = edges.drain(..).map(|edge| Some((edge.topic, self.follow(&edge)?)));
+            reached.extend(children.flatten());
+            first = false;
         }
-        for id in reached {
-            if let Some(node) = self.node(id) {
-                self.append(id, End::Rest, node.rest, found);
-                self.append(id, End::Here, node.here, found);
-            }
-        }
-        sort_from(found, start);
+        found.sort_unstable();
+        found.dedup();
     }
 
     /// Memory it holds.
@@ -206,9 +243,19 @@ impl Trie {
     }
 
     fn child(&self, parent: u32, level: u32) -> Option<u32> {
-        let is_it =
-            |id: &u32| self.node(*id).is_some_and(|node| node.parent == parent && node.level == level);
-        self.edges.find(hash(&self.hasher, parent, level), is_it).copied()
+        self.follow(&self.edge(0, parent, level))
+    }
+
+    fn edge(&self, topic: u32, parent: u32, level: u32) -> Edge {
+        Edge { topic, parent, level, hash: hash(&self.hasher, parent, level) }
+    }
+
+    /// The node that an edge leads to, if there is such an edge.
+    fn follow(&self, edge: &Edge) -> Option<u32> {
+        let is_it = |id: &u32| {
+            self.node(*id).is_some_and(|node| node.parent == edge.parent && node.level == edge.level)
+        };
+        self.edges.find(edge.hash, is_it).copied()
     }
 
     /// A new node.
@@ -298,27 +345,16 @@ impl Trie {
     }
 
     /// Appends the queues that end at a node, given what the node has of them.
-    fn append(&self, id: u32, end: End, queue: u32, found: &mut Vec<u32>) {
+    fn append(&self, topic: u32, id: u32, end: End, queue: u32, found: &mut Vec<(u32, u32)>) {
         match queue {
             NO_QUEUE => {}
-            LISTED => found.extend(self.lists.get(&(id, end)).into_iter().flatten()),
-            one => found.push(one),
+            LISTED => {
+                let list = self.lists.get(&(id, end)).into_iter().flatten();
+                found.extend(list.map(|queue| (topic, *queue)));
+            }
+            one => found.push((topic, one)),
         }
     }
-}
-
-/// Sorts what was appended after `start`, and keeps each once.
-fn sort_from(found: &mut Vec<u32>, start: usize) {
-    let Some(appended) = found.get_mut(start..).filter(|appended| appended.len() > 1) else { return };
-    appended.sort_unstable();
-    let mut kept = 1;
-    for at in 1..appended.len() {
-        if appended.get(at) != appended.get(kept - 1) {
-            appended.swap(at, kept);
-            kept += 1;
-        }
-    }
-    found.truncate(start + kept);
 }
 
 #[cfg(test)]
