@@ -20,7 +20,7 @@ use crate::meta::cursor::Cursors;
 use crate::pool::{Pool, spawn_vital};
 use crate::queue::alive::Alive;
 use crate::queue::index::Index;
-use crate::queue::indexer::{self, IndexerSignal, Stop};
+use crate::queue::indexer::{self, FlushedCut, IndexerSignal, Stop};
 use crate::queue::routes::Routes;
 use crate::queue::table::{Fill, SlotIndex, Table};
 use crate::retention::{Deleter, RetentionSignal};
@@ -96,7 +96,7 @@ pub(crate) fn open(options: Options) -> Result<Handle> {
         alive,
         live_names: RwLock::new(LiveNames::default()),
         index,
-        flushed_cut: Mutex::new(checkpoint),
+        flushed_cut: FlushedCut::new(checkpoint),
         meta,
         cursors: Cursors::default(),
         indexer: IndexerSignal::default(),

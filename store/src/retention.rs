@@ -109,7 +109,7 @@ impl Deleter {
         loop {
             let segments = shard.segments.read().clone();
             let over = over(shard, &segments, now_ms)?.min(most);
-            let indexed = shared.flushed_cut.lock().end(shard.number);
+            let indexed = shared.flushed_cut.end(shard.number);
             // Entries that wait in memory, or would be made again after a crash, must not be of records that are gone.
             let is_indexed = |count: &usize| segments.get(*count).is_some_and(|next| next.first <= indexed);
             let count = (1..=over).rev().find(is_indexed).unwrap_or(0);

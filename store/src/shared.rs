@@ -15,7 +15,7 @@ use crate::meta::cursor::Cursors;
 use crate::queue::alive::Alive;
 use crate::queue::block;
 use crate::queue::index::Index;
-use crate::queue::indexer::IndexerSignal;
+use crate::queue::indexer::{FlushedCut, IndexerSignal, UNFLUSHED_LOG_BYTES_MAX};
 use crate::queue::table::{Fill, Found, SlotIndex, Table};
 use crate::retention::RetentionSignal;
 use crate::{NewRecord, Options, Pointer, QueueId, ReadBatch, ReadRequest, Record, Result, StoreError};
@@ -36,7 +36,7 @@ pub(crate) struct Shared {
     pub(crate) live_names: RwLock<LiveNames>,
     pub(crate) index: Index,
     /// Up to where the index has the log.
-    pub(crate) flushed_cut: Mutex<Cut>,
+    pub(crate) flushed_cut: FlushedCut,
     pub(crate) meta: Meta,
     pub(crate) cursors: Cursors,
     pub(crate) indexer: IndexerSignal,
@@ -66,7 +66,22 @@ pub(crate) struct Routed<'a> {
 impl Shared {
     /// Blocks while too many index entries wait for RocksDB; an error if they wait because it cannot be written.
     pub(crate) fn wait_for_index_room(&self) -> Result<()> {
-        while self.table.read().waiting_bytes() > self.options.index_buffer_bytes {
+        self.wait_for_index(|| self.has_too_many_entries())
+    }
+
+    /// The same, and while too much of the log would be dispatched again after a crash. For the log writer, between two batches: what it has
+    /// dispatched only in part no flush has in full.
+    pub(crate) fn wait_for_log_room(&self) -> Result<()> {
+        let unflushed = || self.log.bytes_written().saturating_sub(self.flushed_cut.bytes());
+        self.wait_for_index(|| unflushed() > UNFLUSHED_LOG_BYTES_MAX || self.has_too_many_entries())
+    }
+
+    fn has_too_many_entries(&self) -> bool {
+        self.table.read().waiting_bytes() > self.options.index_buffer_bytes
+    }
+
+    fn wait_for_index(&self, is_behind: impl Fn() -> bool) -> Result<()> {
+        while is_behind() {
             if let Some(error) = self.log.poisoned().or_else(|| self.index_fault.lock().clone()) {
                 return Err(error);
             }

@@ -181,6 +181,11 @@ impl Log {
         error
     }
 
+    /// Bytes that were ever written to the log.
+    pub(crate) fn bytes_written(&self) -> u64 {
+        self.shards.iter().map(Shard::end).sum()
+    }
+
     /// Bytes of the log on disk, from each shard's first segment to its end.
     pub(crate) fn bytes(&self) -> u64 {
         self.shards.iter().map(|shard| shard.end().saturating_sub(shard.start())).sum()

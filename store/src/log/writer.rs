@@ -92,7 +92,7 @@ impl Writer {
     pub(crate) fn run(mut self) {
         let mut batch = Vec::new();
         while let Some(first) = self.mailbox.blocking_recv() {
-            let index = self.shared.wait_for_index_room();
+            let index = self.shared.wait_for_log_room();
             let mut bytes = 0;
             let mut next = Some(first);
             while let Some(command) = next {
@@ -106,8 +106,9 @@ impl Writer {
                     }
                     other => {
                         self.write(std::mem::take(&mut batch), &index);
-                        bytes = 0;
                         self.change(other, &index);
+                        // What comes next is as much as another batch.
+                        break;
                     }
                 }
                 next = self.mailbox.try_recv().ok();
