@@ -210,9 +210,9 @@ async fn what_a_failed_batch_left_in_another_shard_never_comes_back() {
     assert_eq!(found[found.len() - 3..], [19, 101, 101]);
 }
 
-/// The databases have their own files: nothing is told of them but that they failed.
+/// The databases have their own files: nothing is told of them but that they failed, or have no room.
 fn is_database(error: &StoreError) -> bool {
-    matches!(error, StoreError::Database { .. })
+    matches!(error, StoreError::Database { .. } | StoreError::Full { .. })
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 //! - `shard`: a chain of segments, how far it is written and durable; `cut`: a place in all of them
 //! - `recovery`: opening what is there, cutting a torn tail, refusing corruption
 //! - `scan`: reading on from a position, record by record; `merge`: several shards in the order of sequences
+//! - `ballast`: room that a full disk has for retention
 //! - `writer`: the thread that appends; `appender`: its hand on one shard
 //! - `sync`: the threads that make it durable, one for each shard; `receipt`: the answer to an append
 //! - `tail`: the newest batches in memory
@@ -13,6 +14,7 @@
 
 pub(crate) mod age;
 mod appender;
+pub(crate) mod ballast;
 pub(crate) mod cut;
 pub(crate) mod format;
 mod history;
@@ -33,6 +35,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use self::ballast::Ballast;
 use self::cut::Cut;
 use self::recovery::Recovered;
 use self::shard::{DurableEnds, Shard};
@@ -53,6 +56,7 @@ pub(crate) struct Log {
     poison: Mutex<Option<StoreError>>,
     /// The disk is full, as the last attempt to append found.
     full: Mutex<Option<StoreError>>,
+    ballast: Ballast,
     pub(crate) counters: Counters,
 }
 
@@ -74,6 +78,7 @@ impl Log {
     pub(crate) fn new(
         dir: PathBuf,
         id: Uuid,
+        ballast: Ballast,
         options: &Options,
         streams: &Streams,
         recovered: Recovered,
@@ -91,6 +96,7 @@ impl Log {
             time_ms: AtomicI64::new(time_ms),
             poison: Mutex::new(None),
             full: Mutex::new(None),
+            ballast,
             counters: Counters::default(),
         }
     }

@@ -22,8 +22,6 @@ use crate::{Appended, Flush, NewRecord, Pointer, Record, Result, StoreError};
 
 /// Records are gathered into one write up to about this many bytes.
 const BATCH_BYTES: usize = 1 << 20;
-/// A disk with so many bytes is not full.
-const ROOM_BYTES: u64 = 4 << 20;
 
 /// What the writer is asked to do, in order.
 #[derive(Debug)]
@@ -34,10 +32,12 @@ pub(crate) enum Command {
     AddRoutes { routes: Vec<(String, SlotIndex)>, reply: oneshot::Sender<Cut> },
     /// From here on, they do not.
     RemoveRoutes { routes: Vec<(String, SlotIndex)>, reply: oneshot::Sender<()> },
-    /// Appends retained messages again that still are their topics', without entering them into a queue. Answers how many.
-    Keep { records: Vec<Record>, reply: oneshot::Sender<Result<usize>> },
+    /// Appends retained messages again that still are their topics', without entering them into a queue.
+    Keep { records: Vec<Record>, reply: oneshot::Sender<Result<()>> },
     /// Seals the active segment of a shard and begins the next.
     Roll { shard: u16, reply: oneshot::Sender<Result<()>> },
+    /// Retention found the disk full: the last room is its own.
+    GiveUpBallast { full: StoreError, reply: oneshot::Sender<Result<()>> },
     /// Which queues have filters that may cover this one?
     Covering { filter: String, reply: oneshot::Sender<Vec<SlotIndex>> },
 }
@@ -137,6 +137,9 @@ impl Writer {
                 let kept = index.clone().and_then(|()| self.keep(records));
                 let _ = reply.send(kept);
             }
+            Command::GiveUpBallast { full, reply } => {
+                let _ = reply.send(self.shared.log.give_up_ballast(full));
+            }
             Command::Roll { shard, reply } => {
                 let _ = reply.send(self.roll(shard));
             }
@@ -152,7 +155,7 @@ impl Writer {
     }
 
     /// Appends what still is the retained message of its topic. Here, in the log's order, nothing can take its place meanwhile.
-    fn keep(&mut self, records: Vec<Record>) -> Result<usize> {
+    fn keep(&mut self, records: Vec<Record>) -> Result<()> {
         let mut kept = Vec::with_capacity(records.len());
         for record in records {
             if self.shared.retained_of(&record.topic)? == Some(record.pointer()) {
@@ -161,13 +164,13 @@ impl Writer {
             }
         }
         if kept.is_empty() {
-            return Ok(0);
+            return Ok(());
         }
         let records = kept.iter().map(|(record, time_ms)| Incoming { record, kept: Some(*time_ms) });
         let (touched, _) = self.append(records)?;
         self.pass_on(&touched, touched.iter().map(|_| Vec::new()));
         self.shared.log.counters.kept.fetch_add(kept.len() as u64, Ordering::Relaxed);
-        Ok(kept.len())
+        Ok(())
     }
 
     /// Writes a batch, enters it into the queues and passes its receipts on.
@@ -178,7 +181,8 @@ impl Writer {
         let permits = batch.iter().map(|append| append.permits).sum();
         let records = batch.iter().flat_map(|append| &append.records);
         let records = records.map(|record| Incoming { record, kept: None });
-        match index.clone().and_then(|()| self.append(records)) {
+        let refused = index.clone().and_then(|()| self.shared.log.refuses_records());
+        match refused.and_then(|()| self.append(records)) {
             Ok((touched, pointers)) => self.confirm(batch, &touched, pointers),
             Err(error) => {
                 for append in batch {
@@ -359,20 +363,6 @@ impl Log {
     fn set_full(&self, error: Option<StoreError>) {
         *self.full.lock() = error;
     }
-
-    /// Forgets that the disk was full once there is room again: where nobody sends records to a hub that says it is not ready, no append
-    /// would find out.
-    pub(crate) fn look_for_room(&self) {
-        let mut full = self.full.lock();
-        if full.is_none() {
-            return;
-        }
-        let room = rustix::fs::statvfs(&self.dir).map_or(0, |disk| disk.f_bavail * disk.f_frsize);
-        if room >= ROOM_BYTES {
-            tracing::warn!(room, "there is room again; records are taken");
-            *full = None;
-        }
-    }
 }
 
 /// Remembers whether there was room, for those who ask whether the store works.
@@ -387,7 +377,8 @@ fn note_space(log: &Log, error: Option<&StoreError>) {
         }
         Some(error) => tracing::error!(%error, "records could not be appended"),
         None => {
-            if was_full {
+            // Room that is retention's says nothing of room for records.
+            if was_full && !log.ballast.is_given_up() {
                 tracing::warn!("there is room again; records are taken");
                 log.set_full(None);
             }

@@ -44,7 +44,7 @@ pub(crate) struct Index {
 }
 
 fn database_error(error: rocksdb::Error) -> StoreError {
-    StoreError::Database { database: "index", error: error.into_string() }
+    database::error("index", error.into_string())
 }
 
 /// Says which block cannot be read, and why.
@@ -341,8 +341,7 @@ impl Index {
 
 /// Where unit tests make the database fail.
 fn hit(point: Point, path: &Path) -> Result<()> {
-    fault::hit(point, path)
-        .map_err(|error| StoreError::Database { database: "index", error: error.to_string() })
+    fault::hit(point, path).map_err(|error| database::error("index", error.to_string()))
 }
 
 /// The rows of a checkpoint: blocks, then the cut, then places, then ends, each in the order of their keys.

@@ -176,8 +176,10 @@ fn listing(dir: &Path) -> Vec<(std::path::PathBuf, u64)> {
 /// Takes bytes from the end of a shard that were not durable; up to where all of it is left.
 fn cut(dir: &Path, end: Position, durable: Position, random: &mut Random) -> u64 {
     let files = std::fs::read_dir(dir.join("log")).unwrap().map(|entry| entry.unwrap().path());
-    let named =
-        files.map(|path| (path.file_stem().unwrap().to_str().unwrap().parse::<Position>().unwrap(), path));
+    let named = files.filter_map(|path| {
+        let first = path.file_name()?.to_str()?.strip_suffix(".seg")?.parse::<Position>();
+        Some((first.unwrap(), path))
+    });
     let last = named.filter(|(first, _)| first.shard() == end.shard()).max().unwrap();
     let first = last.0.offset();
     // The header is synced before anything else is written.
