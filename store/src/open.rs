@@ -97,6 +97,7 @@ pub(crate) fn open(options: Options) -> Result<Handle> {
         table,
         alive,
         live_names: RwLock::new(LiveNames::default()),
+        returned: Mutex::default(),
         index,
         flushed_cut: FlushedCut::new(checkpoint),
         meta,

@@ -34,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) table: RwLock<Table>,
     pub(crate) alive: Arc<Alive>,
     pub(crate) live_names: RwLock<LiveNames>,
+    /// Queues whose references did not get to who asked for them.
+    pub(crate) returned: Mutex<Vec<QueueId>>,
     pub(crate) index: Index,
     /// Up to where the index has the log.
     pub(crate) flushed_cut: FlushedCut,
