@@ -52,7 +52,7 @@ pub struct Options {
     pub flush: Flush,
     /// In how many shards the topics of the default stream are spread.
     pub shards: u16,
-    /// See [`Retention`]; of the default stream.
+    /// See [`Retention`]; of the default stream, and of streams that are not configured any more.
     pub retention: Retention,
     /// Streams beside the default one.
     pub streams: Vec<StreamOptions>,

@@ -356,6 +356,42 @@ async fn streams_keep_their_records_for_as_long_as_each_says() {
 }
 
 #[tokio::test]
+async fn records_of_a_stream_that_left_are_kept_as_the_default_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let stream = StreamOptions {
+        name: "left".into(),
+        filters: vec!["t/1".into()],
+        shards: 2,
+        flush: Default::default(),
+        retention: Retention::default(),
+    };
+    let with_stream = || Options { streams: vec![stream.clone()], ..options(dir.path(), 1) };
+    let store = Store::open(with_stream()).unwrap();
+    let queue = store.open_filter("t/1").await.unwrap().id;
+    store.append(vec![retained("t/1", 0)]).await.unwrap();
+    fill(&store, 0..100).await;
+    store.close().await.unwrap();
+    drop(store);
+    // Without a bound they stay.
+    let store = Store::open(options(dir.path(), 1)).unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(read_from(&store, queue, 0).await.0.len(), 101);
+    drop(store);
+    let store = Store::open(by_time(dir.path(), 1, 1)).unwrap();
+    until("its records stay", async || read_from(&store, queue, 0).await.0.is_empty()).await;
+    until("its segments stay", async || files(dir.path(), ".seg") == 3).await;
+    // What has no stream any more can still be wanted.
+    assert_eq!(retained_numbers(&store).await, [("t/1".to_owned(), 0)]);
+    drop(store);
+    // It comes back to its shards.
+    let store = Store::open(with_stream()).unwrap();
+    fill(&store, 100..101).await;
+    assert_eq!(read_from(&store, queue, 0).await.0.len(), 1);
+    let positions: Vec<u16> = store.ends().iter().map(|end| end.shard()).collect();
+    assert_eq!(positions, [0, 1, 2]);
+}
+
+#[tokio::test]
 async fn a_queue_that_nobody_uses_goes_after_its_time() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options { queue_ttl: Duration::from_millis(50), ..options(dir.path(), 1) };
