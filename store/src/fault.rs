@@ -27,6 +27,8 @@ pub(crate) enum Point {
     IndexFinish,
     /// The index takes it in.
     IndexIngest,
+    /// A reader looks into the index, or has looked up the block in which it begins.
+    IndexRead,
     /// The meta database is written.
     MetaWrite,
 }

@@ -271,6 +271,33 @@ async fn records_are_refused_while_memory_is_full_of_what_the_index_does_not_tak
     check(dir.path(), &acknowledged(&done), "a full index").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flush_in_the_middle_of_a_read_hides_nothing() {
+    // Between the table and the index, and between two blocks of the index.
+    for n in 1..=2 {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(Options { segment_bytes: 1 << 20, ..options(dir.path()) }).unwrap();
+        let queue = store.open_filter("#").await.unwrap().id;
+        // A part of a block.
+        append(&store, 0..100).await;
+        store.checkpoint().await.unwrap();
+        let held = hold_nth(dir.path(), Point::IndexRead, n);
+        let reader = tokio::spawn({
+            let store = store.clone();
+            async move { numbers(&store, queue).await }
+        });
+        while !held.struck() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        // The rest of it, and more.
+        append(&store, 100..500).await;
+        store.checkpoint().await.unwrap();
+        drop(held);
+        let found = reader.await.unwrap();
+        assert!(found.iter().copied().eq((0..500).flat_map(|number| [number; 2])), "{n}: {found:?}");
+    }
+}
+
 /// What a crash may dispatch again.
 const REDISPATCHED_BYTES_MAX: u64 = 64_000_000;
 

@@ -192,6 +192,7 @@ impl Index {
             found.extend(numbered.skip_while(|(offset, _)| *offset < from).take(entries_max - found.len()));
             found.len() < entries_max
         };
+        hit(Point::IndexRead, self.db.path())?;
         // Most reads end in the block they begin in, which one look-up finds.
         let key = BlockKey::of(queue, from);
         let next = match self.db.get_pinned(key.encode()).map_err(database_error)? {
@@ -204,6 +205,7 @@ impl Index {
             }
             None => Some(key.base),
         };
+        hit(Point::IndexRead, self.db.path())?;
         if let Some(next) = next {
             self.blocks(queue, next, take)?;
         }
