@@ -88,7 +88,8 @@ async fn stop(hub: Hub) {
 #[tokio::test(flavor = "multi_thread")]
 async fn records_reach_targets_and_the_api_tells_about_it() {
     let dir = tempfile::tempdir().unwrap();
-    let hub = start(dir.path(), RULES).await;
+    let stream = "streams: [ { name: slow, filters: [ \"slow/#\" ], retention: { time: 2h, bytes: 1GB } } ]";
+    let hub = start(dir.path(), &format!("{RULES}{stream}\n")).await;
     assert_eq!(ask(&hub, "/healthz").await.status(), StatusCode::OK);
     assert_eq!(ask(&hub, "/readyz").await.status(), StatusCode::OK);
     publish(&hub, "t/a", r#"{"temp":11,"unit":"C"}"#).await;
@@ -140,9 +141,17 @@ async fn records_reach_targets_and_the_api_tells_about_it() {
         "tidemill_limit{name=\"mqtt.packet_bytes_max\"} 1179648",
         "tidemill_limit{name=\"log.checkpoint_interval\"} 0.1",
         "tidemill_limit{name=\"http.tails_max\"} 64",
+        "tidemill_limit{name=\"streams.slow.retention.time\"} 7200",
+        "tidemill_limit{name=\"streams.slow.retention.bytes\"} 1000000000",
+        "tidemill_store_shard_segments{shard=\"0\"} 1",
+        "tidemill_store_shard_segments{shard=\"1\"} 1",
+        "tidemill_store_shard_undurable_bytes{shard=\"0\"} 0",
+        "tidemill_store_shard_oldest_timestamp_seconds{shard=\"0\"} 1",
     ] {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
     }
+    let oldest_of_empty = "tidemill_store_shard_oldest_timestamp_seconds{shard=\"1\"}";
+    assert!(!metrics.contains(oldest_of_empty), "{metrics}");
     stop(hub).await;
 }
 
