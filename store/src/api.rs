@@ -52,7 +52,7 @@ pub struct Options {
     pub flush: Flush,
     /// In how many shards the topics of the default stream are spread.
     pub shards: u16,
-    /// See [`Retention`]; of the default stream.
+    /// See [`Retention`]; of the default stream, and of streams that are not configured any more.
     pub retention: Retention,
     /// Streams beside the default one.
     pub streams: Vec<StreamOptions>,
@@ -332,4 +332,19 @@ pub struct Stats {
     pub redispatched: u64,
     /// Bytes cut from a torn tail when the store was opened.
     pub torn_bytes: u64,
+}
+
+/// A shard of the log as it stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardInfo {
+    /// Its number.
+    pub shard: u16,
+    /// Bytes of its part of the log.
+    pub log_bytes: u64,
+    /// Its segments, the one that is appended to included.
+    pub segments: u64,
+    /// When its oldest record was written, in milliseconds since the Unix epoch; `None` while it has none.
+    pub oldest_ms: Option<i64>,
+    /// Bytes that a power cut could still take.
+    pub undurable_bytes: u64,
 }

@@ -20,7 +20,7 @@ const BATCH_CHANGES: usize = 256;
 #[derive(Debug)]
 pub(crate) enum Change {
     /// Finds or makes queues. Answers in the same order.
-    Open { queues: Vec<OpenQueue>, reply: oneshot::Sender<Result<Vec<QueueInfo>>> },
+    Open { queues: Vec<OpenQueue>, reply: OpenReply },
     /// Gives references back.
     Release { queues: Vec<QueueId>, reply: oneshot::Sender<Result<()>> },
     /// Deletes a queue, whoever refers to it.
@@ -43,6 +43,33 @@ pub(crate) struct OpenQueue {
     pub(crate) history: History,
     /// Takes a reference.
     pub(crate) refer: bool,
+}
+
+/// References to queues on their way to who asked for them. Those that never get there, because the caller went away or something
+/// failed, are given back.
+pub(crate) struct References {
+    shared: SharedRef,
+    queues: Vec<QueueId>,
+}
+
+impl std::fmt::Debug for References {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.queues.fmt(formatter)
+    }
+}
+
+impl References {
+    /// They are the caller's to give back.
+    pub(crate) fn hand_over(mut self) {
+        self.queues.clear();
+    }
+}
+
+impl Drop for References {
+    fn drop(&mut self) {
+        // Wherever this is, it does not wait: the catalogue's thread looks every moment.
+        self.shared.returned.lock().append(&mut self.queues);
+    }
 }
 
 /// Names of live queues: they are in no database.
@@ -146,7 +173,7 @@ struct Changes {
     removed: Vec<(String, SlotIndex)>,
 }
 
-type OpenReply = oneshot::Sender<Result<Vec<QueueInfo>>>;
+type OpenReply = oneshot::Sender<Result<(Vec<QueueInfo>, References)>>;
 
 impl Catalogue {
     pub(crate) fn new(
@@ -186,6 +213,15 @@ impl Catalogue {
             }
             self.open(&mut opens);
             self.release(&mut releases);
+            self.take_back_references();
+        }
+    }
+
+    /// Takes back the references that did not get to who asked for them.
+    fn take_back_references(&mut self) {
+        let returned = std::mem::take(&mut *self.shared.returned.lock());
+        if let Err(error) = self.let_go(returned.into_iter()) {
+            tracing::warn!(%error, "queues that nobody uses could not be deleted; they are swept at the next start");
         }
     }
 
@@ -214,25 +250,27 @@ impl Catalogue {
         for (opened, reply) in planned.into_iter().zip(replies) {
             let answer = match &failed {
                 Some(error) => Err(error.clone()),
-                None => {
-                    opened.and_then(|opened| opened.into_iter().map(|opened| self.opened(opened)).collect())
-                }
+                None => opened.and_then(|opened| self.opened(opened)),
             };
-            if let Err(Ok(infos)) = reply.send(answer) {
-                // The caller went away: nobody else will give its references back.
-                let taken =
-                    infos.into_iter().filter(|info| info.kind == QueueKind::Filter).map(|info| info.id);
-                let _ = self.let_go(taken);
-            }
+            // Whoever went away does not need the answer.
+            drop(reply.send(answer));
         }
     }
 
-    fn opened(&mut self, opened: Opened) -> Result<QueueInfo> {
-        let id = opened.entry.id;
-        if opened.refer {
+    /// Takes the references that were asked for, and describes the queues.
+    fn opened(&mut self, opened: Vec<Opened>) -> Result<(Vec<QueueInfo>, References)> {
+        let mut references = References { shared: self.shared.clone(), queues: Vec::new() };
+        for id in opened.iter().filter(|opened| opened.refer).map(|opened| opened.entry.id) {
             self.shared.table.write().refer(id);
             self.idle.remove(&id);
+            references.queues.push(id);
         }
+        let infos = opened.into_iter().map(|opened| self.described(opened)).collect::<Result<_>>()?;
+        Ok((infos, references))
+    }
+
+    fn described(&self, opened: Opened) -> Result<QueueInfo> {
+        let id = opened.entry.id;
         if opened.is_new {
             let live = self.shared.table.read().fill(id) == Some(Fill::Live);
             let base = opened.entry.base;

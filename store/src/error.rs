@@ -41,10 +41,10 @@ pub enum StoreError {
     },
     /// The disk is full. Reads and cursors go on; new records are refused until there is room.
     #[error(
-        "no space left on {path}: the record was not stored; free space, and publishing works again by itself"
+        "no space left for {path}: nothing new is stored; free space, and publishing works again by itself"
     )]
     Full {
-        /// The segment that could not grow.
+        /// The file that could not grow: a segment, or one of a database.
         path: PathBuf,
     },
     /// An `fdatasync` failed: what is on disk is unknown, so nothing is acknowledged any more.

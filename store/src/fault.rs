@@ -1,4 +1,4 @@
-//! Where the store touches files: unit tests make chosen calls fail. Outside of them nothing is looked up.
+//! Where the store touches files: unit tests make chosen calls fail or wait. Outside of them nothing is looked up.
 
 /// What is about to be done to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,18 +27,20 @@ pub(crate) enum Point {
     IndexFinish,
     /// The index takes it in.
     IndexIngest,
+    /// A reader looks into the index, or has looked up the block in which it begins.
+    IndexRead,
     /// The meta database is written.
     MetaWrite,
 }
 
-/// Fails if a test said so.
+/// Fails or waits if a test said so.
 #[cfg(not(test))]
 pub(crate) fn hit(_: Point, _: &std::path::Path) -> std::io::Result<()> {
     Ok(())
 }
 
 #[cfg(test)]
-pub(crate) use registry::{fail_nth, hit};
+pub(crate) use registry::{fail_nth, hit, hold_nth};
 
 #[cfg(test)]
 mod registry {
@@ -47,7 +49,7 @@ mod registry {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-    use parking_lot::Mutex;
+    use parking_lot::{Condvar, Mutex};
 
     use super::Point;
 
@@ -58,16 +60,25 @@ mod registry {
         dir: PathBuf,
         point: Point,
         calls_left: AtomicUsize,
-        errno: i32,
+        strike: Strike,
         struck: AtomicBool,
     }
 
-    /// Takes the fault away when it is dropped.
+    /// What the call meets.
+    #[derive(Debug)]
+    enum Strike {
+        /// It fails with this number.
+        Fail(i32),
+        /// It waits until this is true.
+        Hold(Mutex<bool>, Condvar),
+    }
+
+    /// Takes the fault away when it is dropped, and lets go who waits.
     #[derive(Debug)]
     pub(crate) struct Guard(Arc<Fault>);
 
     impl Guard {
-        /// Whether the call has come that failed.
+        /// Whether the call has come.
         pub(crate) fn struck(&self) -> bool {
             self.0.struck.load(Ordering::SeqCst)
         }
@@ -76,28 +87,48 @@ mod registry {
     impl Drop for Guard {
         fn drop(&mut self) {
             FAULTS.lock().retain(|fault| !Arc::ptr_eq(fault, &self.0));
+            if let Strike::Hold(over, wake) = &self.0.strike {
+                *over.lock() = true;
+                wake.notify_all();
+            }
         }
     }
 
     /// Makes the `n`-th call from now on (the first is 1) of this kind below `dir` fail, and no other.
     pub(crate) fn fail_nth(dir: &Path, point: Point, n: usize, errno: i32) -> Guard {
+        strike_nth(dir, point, n, Strike::Fail(errno))
+    }
+
+    /// Makes that call wait instead, until the guard is dropped.
+    pub(crate) fn hold_nth(dir: &Path, point: Point, n: usize) -> Guard {
+        strike_nth(dir, point, n, Strike::Hold(Mutex::default(), Condvar::new()))
+    }
+
+    fn strike_nth(dir: &Path, point: Point, n: usize, strike: Strike) -> Guard {
         let (dir, calls_left) = (dir.to_owned(), AtomicUsize::new(n));
-        let fault = Arc::new(Fault { dir, point, calls_left, errno, struck: AtomicBool::new(false) });
+        let fault = Arc::new(Fault { dir, point, calls_left, strike, struck: AtomicBool::new(false) });
         FAULTS.lock().push(fault.clone());
         Guard(fault)
     }
 
     pub(crate) fn hit(point: Point, path: &Path) -> io::Result<()> {
-        let faults = FAULTS.lock();
-        for fault in faults.iter().filter(|fault| fault.point == point && path.starts_with(&fault.dir)) {
-            let left = fault.calls_left.load(Ordering::SeqCst);
-            fault.calls_left.store(left.saturating_sub(1), Ordering::SeqCst);
-            if left == 1 {
-                fault.struck.store(true, Ordering::SeqCst);
-                return Err(io::Error::from_raw_os_error(fault.errno));
+        let is_next = |fault: &&Arc<Fault>| {
+            let is_here = fault.point == point && path.starts_with(&fault.dir);
+            is_here
+                && fault.calls_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1))
+                    == Ok(1)
+        };
+        // Nobody else waits for the list while one call is held.
+        let struck = FAULTS.lock().iter().find(is_next).cloned();
+        let Some(fault) = struck else { return Ok(()) };
+        fault.struck.store(true, Ordering::SeqCst);
+        match &fault.strike {
+            Strike::Fail(errno) => Err(io::Error::from_raw_os_error(*errno)),
+            Strike::Hold(over, wake) => {
+                wake.wait_while(&mut over.lock(), |over| !*over);
+                Ok(())
             }
         }
-        Ok(())
     }
 }
 

@@ -49,7 +49,8 @@
 //!   was never acknowledged as durable, is cut; anything else that is not as it was written is an error with its position
 //!   ([`StoreError::Corrupt`]), never silence.
 //! - **A failed `fdatasync` poisons** the log: nothing is acknowledged any more ([`StoreError::Poisoned`]) until the store is opened again. A full disk
-//!   refuses appends until there is room ([`StoreError::Full`]); all else goes on.
+//!   refuses appends until there is room ([`StoreError::Full`]), which retention can make; all else goes on. Cursors that move meanwhile are
+//!   in memory only until there is.
 //!
 //! # Threads
 //! `store-log` appends and dispatches, `store-sync-N` syncs shard N, `store-index` writes index entries, retained pointers and cursors out,

@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::catalogue::{Catalogue, Change, LiveNames};
 use crate::directory::Directory;
 use crate::log::Log;
+use crate::log::ballast::Ballast;
 use crate::log::cut::Cut;
 use crate::log::recovery::{self, RecoveredShard};
 use crate::log::shard::DurableEnds;
@@ -20,7 +21,7 @@ use crate::meta::cursor::Cursors;
 use crate::pool::{Pool, spawn_vital};
 use crate::queue::alive::Alive;
 use crate::queue::index::Index;
-use crate::queue::indexer::{self, IndexerSignal, Stop};
+use crate::queue::indexer::{self, FlushedCut, IndexerSignal, Stop};
 use crate::queue::routes::Routes;
 use crate::queue::table::{Fill, SlotIndex, Table};
 use crate::retention::{Deleter, RetentionSignal};
@@ -35,6 +36,8 @@ const CHANGES_MAX: usize = 1024;
 /// See [`crate::Store::open`].
 pub(crate) fn open(options: Options) -> Result<Handle> {
     let directory = Directory::open(&options.dir)?;
+    let log_dir = directory.part("log");
+    let ballast = Ballast::open(&log_dir)?;
     let meta = Meta::open(&directory.part("meta"), options.flush)?;
     let streams = Streams::open(&meta, &options)?;
     let alive = Arc::new(Alive::default());
@@ -42,7 +45,6 @@ pub(crate) fn open(options: Options) -> Result<Handle> {
     let checkpoint = index.cut()?;
 
     let mut queues = Queues::load(&meta, &index, &alive, &options, streams.clone(), &checkpoint)?;
-    let log_dir = directory.part("log");
     let count = streams.shards().len();
     let mut entered = Vec::new();
     let recovered = recovery::recover(&log_dir, directory.log_id, count, &checkpoint, |decoded, after| {
@@ -84,7 +86,7 @@ pub(crate) fn open(options: Options) -> Result<Handle> {
     }
     directory.upgrade()?;
 
-    let log = Log::new(log_dir, directory.log_id, &options, &streams, recovered);
+    let log = Log::new(log_dir, directory.log_id, ballast, &options, &streams, recovered);
     for shard in log.shards() {
         alive.set_start(shard.number, shard.start());
     }
@@ -96,8 +98,9 @@ pub(crate) fn open(options: Options) -> Result<Handle> {
         routes: RwLock::new(routes),
         alive,
         live_names: RwLock::new(LiveNames::default()),
+        returned: Mutex::default(),
         index,
-        flushed_cut: Mutex::new(checkpoint),
+        flushed_cut: FlushedCut::new(checkpoint),
         meta,
         cursors: Cursors::default(),
         indexer: IndexerSignal::default(),

@@ -2,7 +2,7 @@
 
 use tokio::sync::oneshot;
 
-use crate::catalogue::{self, Change, OpenQueue};
+use crate::catalogue::{self, Change, OpenQueue, References};
 use crate::meta::catalogue::Kind;
 use crate::queue::filter;
 use crate::{FilterRequest, History, Keep, QueueId, QueueInfo, Result, Store, StoreError};
@@ -25,21 +25,22 @@ impl Store {
     /// A live queue that is found becomes durable if that is asked for now; a durable one stays so.
     ///
     /// # Errors
-    /// A filter is none, the catalogue cannot be written, or the history cannot be read: the queue then exists, and is
-    /// filled when it is opened again.
+    /// A filter is none, the catalogue cannot be written, or the history cannot be read: the queue then exists, without a reference,
+    /// and is filled when it is opened again. Dropping this before it is done leaves no reference either.
     pub async fn open_filters(&self, requests: Vec<FilterRequest>) -> Result<Vec<QueueInfo>> {
         let wants_history = requests.iter().any(|request| request.history != History::None);
         let queues = requests.into_iter().map(|FilterRequest { filter, keep, history }| {
             let filters = vec![filter.clone()];
             OpenQueue { kind: Kind::Filter, name: filter, filters, keep, history, refer: true }
         });
-        let mut infos = self.open_queues(queues.collect()).await?;
+        let (mut infos, references) = self.open_queues(queues.collect()).await?;
         if wants_history {
             for info in &mut infos {
                 self.fill_with_history(info.id).await?;
                 *info = self.queue(info.id).await?;
             }
         }
+        references.hand_over();
         Ok(infos)
     }
 
@@ -63,10 +64,12 @@ impl Store {
     async fn open_queue(&self, kind: Kind, name: &str, filters: Vec<String>) -> Result<QueueInfo> {
         let (keep, history) = (Keep::Durable, History::None);
         let queue = OpenQueue { kind, name: name.to_owned(), filters, keep, history, refer: false };
-        self.open_queues(vec![queue]).await?.pop().ok_or(StoreError::Closed)
+        // It refers to none.
+        let (mut infos, _) = self.open_queues(vec![queue]).await?;
+        infos.pop().ok_or(StoreError::Closed)
     }
 
-    async fn open_queues(&self, queues: Vec<OpenQueue>) -> Result<Vec<QueueInfo>> {
+    async fn open_queues(&self, queues: Vec<OpenQueue>) -> Result<(Vec<QueueInfo>, References)> {
         for text in queues.iter().flat_map(|queue| &queue.filters) {
             filter::check(text).map_err(|what| StoreError::BadFilter { filter: text.clone(), what })?;
         }
@@ -135,5 +138,74 @@ impl Store {
             entries.into_iter().map(|entry| catalogue::info(shared, entry)).collect()
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::{NewRecord, Options, Retain};
+
+    /// Waits until something holds.
+    async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+        let began = Instant::now();
+        while !holds() {
+            assert!(began.elapsed() < Duration::from_secs(20), "{what}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn who_goes_away_while_a_queue_is_opened_leaves_no_reference() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { queue_ttl: Duration::ZERO, ..Options::new(dir.path()) };
+        let options = Options { retention_interval: Duration::from_millis(5), ..options };
+        let store = Store::open(options).unwrap();
+        let record = NewRecord {
+            topic: "t".into(),
+            properties: Default::default(),
+            payload: "1".into(),
+            attributes: 0,
+            retain: Retain::No,
+        };
+        store.append(vec![record]).await.unwrap();
+        let request = |keep, history| vec![FilterRequest { filter: "t".into(), keep, history }];
+        let table = || store.0.shared.table.read();
+        for (keep, history) in
+            [(Keep::Durable, History::None), (Keep::Durable, History::Earliest), (Keep::Live, History::None)]
+        {
+            {
+                // The queue cannot be filled meanwhile.
+                let _filling = store.0.shared.filling.lock().await;
+                let mut opening = pin!(store.open_filters(request(keep, history)));
+                let mut context = Context::from_waker(Waker::noop());
+                if let Poll::Ready(infos) = opening.as_mut().poll(&mut context) {
+                    // The catalogue was as fast as this.
+                    assert_eq!(history, History::None);
+                    store.release_filters(vec![infos.unwrap().remove(0).id]).await.unwrap();
+                    continue;
+                }
+                let is_referred_to = || {
+                    let table = table();
+                    table.len() == 1 && table.unreferenced().is_empty()
+                };
+                until("the queue is not made", is_referred_to).await;
+                if history != History::None {
+                    // It has its reference and waits for its history.
+                    assert!(opening.as_mut().poll(&mut context).is_pending());
+                }
+            }
+            until("the queue stays", || table().len() == 0).await;
+        }
+        // Who stays has a reference, and gives it back.
+        let queue = store.open_filters(request(Keep::Durable, History::Earliest)).await.unwrap().remove(0);
+        assert_eq!((queue.end - queue.first, table().unreferenced()), (1, Vec::new()));
+        store.release_filters(vec![queue.id]).await.unwrap();
+        assert_eq!(table().len(), 0);
     }
 }

@@ -2,7 +2,7 @@
 //! for queues that are over their time.
 //!
 //! What a segment has that is still wanted is safe before it goes: retained messages are written again at the log's end, durably, and the
-//! index has all its entries. Then its file gets another name, which is what deletes it; a crash after that leaves a file that recovery
+//! index has all its entries. A full disk has some room for that ([`crate::log::ballast`]). Then its file gets another name, which is what deletes it; a crash after that leaves a file that recovery
 //! removes. The space is given back last, once no reader is left.
 
 use std::sync::Arc;
@@ -79,11 +79,14 @@ impl Deleter {
             let mut failed = None;
             for number in 0..self.shared.log.shards().len() {
                 if let Err(error) = self.look_at(number, now_ms) {
-                    failed = Some(error);
+                    failed = Some(self.make_room(error));
                 }
             }
             self.free();
-            self.shared.log.look_for_room();
+            if !matches!(failed, Some(StoreError::Full { .. })) {
+                // Otherwise what was just given up would be taken again before it was of any use.
+                self.shared.log.look_for_room();
+            }
             match failed {
                 Some(StoreError::Closed) => {}
                 Some(error) if !self.told => {
@@ -94,6 +97,15 @@ impl Deleter {
                 None => self.told = false,
             }
         }
+    }
+
+    /// Has room to delete something next time, if there was none.
+    fn make_room(&self, error: StoreError) -> StoreError {
+        if !matches!(error, StoreError::Full { .. }) {
+            return error;
+        }
+        let given_up = ask(&self.writer, |reply| Command::GiveUpBallast { full: error.clone(), reply });
+        given_up.and_then(|given_up| given_up).err().unwrap_or(error)
     }
 
     /// Deletes from one shard what may go.
@@ -109,7 +121,7 @@ impl Deleter {
         loop {
             let segments = shard.segments.read().clone();
             let over = over(shard, &segments, now_ms)?.min(most);
-            let indexed = shared.flushed_cut.lock().end(shard.number);
+            let indexed = shared.flushed_cut.end(shard.number);
             // Entries that wait in memory, or would be made again after a crash, must not be of records that are gone.
             let is_indexed = |count: &usize| segments.get(*count).is_some_and(|next| next.first <= indexed);
             let count = (1..=over).rev().find(is_indexed).unwrap_or(0);
@@ -165,7 +177,7 @@ impl Deleter {
     fn keep_retained(&self, shard: u16, to: u64) -> Result<u64> {
         let goes = |pointer: Pointer| pointer.position.shard() == shard && pointer.position.offset() < to;
         let mut after: Option<String> = None;
-        let (mut kept, mut kept_bytes) = (0, 0);
+        let mut kept_bytes = 0;
         loop {
             // All are in the database: the index has been flushed past them.
             let page = self.shared.meta.retained_where(goes, after.as_deref(), PAGE_MESSAGES)?;
@@ -184,14 +196,15 @@ impl Deleter {
                 let (now, later) = rest.split_at(fits.count());
                 kept_bytes += now.iter().map(|pointer| u64::from(pointer.size)).sum::<u64>();
                 let records = self.shared.log.read_cold(now)?;
-                kept += ask(&self.writer, |reply| Command::Keep { records, reply })??;
+                ask(&self.writer, |reply| Command::Keep { records, reply })??;
                 rest = later;
             }
             if page.len() < PAGE_MESSAGES {
                 break;
             }
         }
-        if kept > 0 {
+        if kept_bytes > 0 {
+            // Also where an earlier attempt wrote them, and came no further.
             self.shared.indexer.checkpoint()?;
         }
         Ok(kept_bytes)

@@ -17,7 +17,7 @@ use crate::meta::cursor::Cursors;
 use crate::queue::alive::Alive;
 use crate::queue::block;
 use crate::queue::index::Index;
-use crate::queue::indexer::IndexerSignal;
+use crate::queue::indexer::{FlushedCut, IndexerSignal};
 use crate::queue::routes::Routes;
 use crate::queue::table::{Fill, Found, Table};
 use crate::retention::RetentionSignal;
@@ -39,9 +39,11 @@ pub(crate) struct Shared {
     pub(crate) routes: RwLock<Routes>,
     pub(crate) alive: Arc<Alive>,
     pub(crate) live_names: RwLock<LiveNames>,
+    /// Queues whose references did not get to who asked for them.
+    pub(crate) returned: Mutex<Vec<QueueId>>,
     pub(crate) index: Index,
     /// Up to where the index has the log.
-    pub(crate) flushed_cut: Mutex<Cut>,
+    pub(crate) flushed_cut: FlushedCut,
     pub(crate) meta: Meta,
     pub(crate) cursors: Cursors,
     pub(crate) indexer: IndexerSignal,
@@ -62,7 +64,22 @@ pub(crate) struct Shared {
 impl Shared {
     /// Blocks while too many index entries wait for RocksDB; an error if they wait because it cannot be written.
     pub(crate) fn wait_for_index_room(&self) -> Result<()> {
-        while self.table.read().waiting_bytes() > self.options.index_buffer_bytes {
+        self.wait_for_index(|| self.has_too_many_entries())
+    }
+
+    /// The same, and while with a batch of so many bytes too much of the log would be dispatched again after a crash. For the log writer, between
+    /// two batches: what it has dispatched only in part no flush has in full.
+    pub(crate) fn wait_for_log_room(&self, batch: u64) -> Result<()> {
+        let is_behind = || self.flushed_cut.is_behind(self.log.bytes_for_index(), batch);
+        self.wait_for_index(|| is_behind() || self.has_too_many_entries())
+    }
+
+    fn has_too_many_entries(&self) -> bool {
+        self.table.read().waiting_bytes() > self.options.index_buffer_bytes
+    }
+
+    fn wait_for_index(&self, is_behind: impl Fn() -> bool) -> Result<()> {
+        while is_behind() {
             if let Some(error) = self.log.poisoned().or_else(|| self.index_fault.lock().clone()) {
                 return Err(error);
             }

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::api::*;
 use crate::log::format;
 use crate::log::layout::Layout;
+use crate::log::shard::Shard;
 use crate::log::writer::Command;
 use crate::open::{self, Threads};
 use crate::pool::Pool;
@@ -164,6 +165,14 @@ impl Store {
             redispatched: self.0.redispatched,
             torn_bytes: self.0.torn_bytes,
         }
+    }
+
+    /// How each shard of the log stands, by number.
+    ///
+    /// # Errors
+    /// A record cannot be read.
+    pub async fn shards(&self) -> Result<Vec<ShardInfo>> {
+        self.run(|shared| shared.log.shards().iter().map(Shard::info).collect()).await
     }
 
     pub(crate) fn send(&self, command: Command) -> Result<()> {

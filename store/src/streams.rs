@@ -43,7 +43,7 @@ impl Streams {
     }
 
     /// Finds the shards of the configured streams, and gives numbers to those that are new, durably. Shards of a stream that is
-    /// not configured any more stay, to be read.
+    /// not configured any more stay, to be read, for as long as the default stream keeps its records.
     pub(crate) fn open(meta: &Meta, options: &Options) -> Result<Self> {
         check(options)?;
         let mut known: BTreeMap<String, Vec<u16>> = meta.streams()?.into_iter().collect();
@@ -71,7 +71,9 @@ impl Streams {
             meta.put_streams(&changed)?;
         }
 
-        let mut shards = vec![ShardOptions::default(); count];
+        let Options { flush, retention, .. } = *options;
+        let default_options = ShardOptions { flush, retention };
+        let mut shards = vec![default_options; count];
         let mut configure = |name: &str, wanted: u16, options: ShardOptions| -> Vec<u16> {
             let numbers = known.get(name).map_or(&[][..], |numbers| &numbers[..]);
             for number in numbers {
@@ -81,8 +83,7 @@ impl Streams {
             }
             numbers.iter().copied().take(usize::from(wanted)).collect()
         };
-        let Options { flush, retention, .. } = *options;
-        let default = configure(DEFAULT, options.shards, ShardOptions { flush, retention });
+        let default = configure(DEFAULT, options.shards, default_options);
         let streams = options.streams.iter().map(|stream| {
             let own = ShardOptions { flush: stream.flush, retention: stream.retention };
             let shards = configure(&stream.name, stream.shards, own);
@@ -151,9 +152,13 @@ mod tests {
     fn numbers_stay_whatever_is_configured() {
         let dir = tempfile::tempdir().unwrap();
         let meta = Meta::open(dir.path(), Flush::Sync).unwrap();
+        let retention = Retention { time: None, bytes: Some(9) };
         let open = |shards, streams: &[StreamOptions]| {
-            Streams::open(&meta, &Options { shards, streams: streams.to_vec(), ..Options::new(dir.path()) })
+            let options =
+                Options { shards, streams: streams.to_vec(), retention, ..Options::new(dir.path()) };
+            Streams::open(&meta, &options)
         };
+        let default = ShardOptions { flush: Flush::Sync, retention };
         let only = open(1, &[]).unwrap();
         assert_eq!((only.shard("a/b"), only.shards().len()), (0, 1));
 
@@ -161,12 +166,12 @@ mod tests {
         assert_eq!(two.shard("f/1"), 1);
         assert!([2, 3].contains(&two.shard("a/b")), "the first stream that matches");
         assert_eq!(two.shards()[1].flush, Flush::Async);
-        assert_eq!(two.shards()[0], ShardOptions::default());
+        assert_eq!(two.shards()[0], default);
 
         let more = open(3, &[stream("more", "m/#", 1)]).unwrap();
         assert_eq!(more.default, [0, 4, 5]);
         assert_eq!(more.shard("m/x"), 2, "the first of what it had");
-        assert_eq!(more.shards()[1], ShardOptions::default(), "a stream that left");
+        assert_eq!(more.shards()[1], default, "a stream that left");
         assert_eq!(more.shards()[3].retention.bytes, Some(7));
         let used: std::collections::BTreeSet<u16> = (0..100).map(|n| more.shard(&format!("t/{n}"))).collect();
         assert_eq!(used.into_iter().collect::<Vec<_>>(), [0, 4, 5]);

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tidemill_store::{
-    CursorKey, FilterRequest, History, Keep, NewRecord, Options, Position, QueueId, ReadRequest, Record,
-    Retain, Retention, ScanRequest, Start, Store, StoreError, StreamOptions,
+    CursorKey, FilterRequest, History, Keep, NewRecord, Options, QueueId, ReadRequest, Record, Retain,
+    Retention, ScanRequest, Start, Store, StoreError, StreamOptions,
 };
 
 #[macro_use]
@@ -74,16 +74,9 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 }
 
 /// Waits until no shard has more than it may have.
-async fn until_small(dir: &Path, store: &Store) {
+async fn until_small(store: &Store) {
     until("the log stays too large", async || {
-        let names = std::fs::read_dir(dir.join("log")).unwrap().map(|entry| entry.unwrap().file_name());
-        let names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
-        let firsts: Vec<Position> =
-            names.iter().filter_map(|name| name.strip_suffix(".seg")?.parse().ok()).collect();
-        store.ends().into_iter().all(|end| {
-            let of_shard = firsts.iter().filter(|first| first.shard() == end.shard());
-            of_shard.map(|first| first.offset()).min().is_some_and(|first| end.offset() - first <= BYTES)
-        })
+        store.shards().await.unwrap().iter().all(|shard| shard.log_bytes <= BYTES)
     })
     .await;
 }
@@ -132,7 +125,7 @@ async fn the_oldest_go_by_bytes_and_readers_pass_them(shards: u16) {
     };
     fill(&store, 0..600).await;
     for round in 0..3 {
-        until_small(dir.path(), &store).await;
+        until_small(&store).await;
         let info = store.queue(queue).await.unwrap();
         assert!(info.first > 1 && info.end == 2401, "round {round}: {info:?}");
         let (records, skipped, end) = read_from(&store, queue, 0).await;
@@ -207,7 +200,7 @@ async fn retained_messages_outlive_their_segments(shards: u16) {
     let mut kept = 0;
     for round in 0..4 {
         fill(&store, round * 600..(round + 1) * 600).await;
-        until_small(dir.path(), &store).await;
+        until_small(&store).await;
         assert_eq!(retained_numbers(&store).await, expected);
         for (before, after) in before.iter().zip(store.retained("#", None, 99).await.unwrap()) {
             assert_eq!(after.kept, after.position != before.position);
@@ -257,7 +250,7 @@ async fn a_message_replaced_or_cleared_meanwhile_does_not_come_back(shards: u16)
         let wanted: Vec<_> =
             (0..).zip(&expected).filter_map(|(n, e)| Some((format!("r/{n}"), (*e)?))).collect();
         assert_eq!(retained_numbers(&store).await, wanted, "round {round}");
-        until_small(dir.path(), &store).await;
+        until_small(&store).await;
         assert_eq!(retained_numbers(&store).await, wanted, "round {round}");
     }
     assert!(deleted > 0);
@@ -304,7 +297,7 @@ async fn a_new_queue_gets_the_history_that_is_left(shards: u16) {
         queues.push(store.open_filters(vec![request]).await.unwrap().remove(0));
     }
     appender.await.unwrap();
-    until_small(dir.path(), &store).await;
+    until_small(&store).await;
     for queue in queues {
         let (records, ..) = read_from(&store, queue.id, 0).await;
         assert!(!records.is_empty());
@@ -353,6 +346,42 @@ async fn streams_keep_their_records_for_as_long_as_each_says() {
     assert_eq!(newest.last(), Some(&1197));
     assert!(records.iter().all(|(offset, record)| *offset == number(record)));
     assert_eq!(store.queue(queue).await.unwrap().first, 2);
+}
+
+#[tokio::test]
+async fn records_of_a_stream_that_left_are_kept_as_the_default_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let stream = StreamOptions {
+        name: "left".into(),
+        filters: vec!["t/1".into()],
+        shards: 2,
+        flush: Default::default(),
+        retention: Retention::default(),
+    };
+    let with_stream = || Options { streams: vec![stream.clone()], ..options(dir.path(), 1) };
+    let store = Store::open(with_stream()).unwrap();
+    let queue = store.open_filter("t/1").await.unwrap().id;
+    store.append(vec![retained("t/1", 0)]).await.unwrap();
+    fill(&store, 0..100).await;
+    store.close().await.unwrap();
+    drop(store);
+    // Without a bound they stay.
+    let store = Store::open(options(dir.path(), 1)).unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(read_from(&store, queue, 0).await.0.len(), 101);
+    drop(store);
+    let store = Store::open(by_time(dir.path(), 1, 1)).unwrap();
+    until("its records stay", async || read_from(&store, queue, 0).await.0.is_empty()).await;
+    until("its segments stay", async || files(dir.path(), ".seg") == 3).await;
+    // What has no stream any more can still be wanted.
+    assert_eq!(retained_numbers(&store).await, [("t/1".to_owned(), 0)]);
+    drop(store);
+    // It comes back to its shards.
+    let store = Store::open(with_stream()).unwrap();
+    fill(&store, 100..101).await;
+    assert_eq!(read_from(&store, queue, 0).await.0.len(), 1);
+    let positions: Vec<u16> = store.ends().iter().map(|end| end.shard()).collect();
+    assert_eq!(positions, [0, 1, 2]);
 }
 
 #[tokio::test]

@@ -5,13 +5,21 @@ use std::sync::Arc;
 use crate::config::Config;
 
 /// Bounds by their names in the configuration. Bytes, seconds, or a number of things. Cheap to clone.
-pub(super) type Limits = Arc<[(&'static str, f64)]>;
+pub(super) type Limits = Arc<[(String, f64)]>;
 
 /// The bounds of a configuration. 0 for a time of `mqtt` and for a retention is no bound.
 #[must_use]
 pub fn limits(config: &Config) -> Limits {
     let (log, mqtt, http) = (&config.store, &config.mqtt, &config.http);
-    Arc::new([
+    let of_streams = log.streams.iter().flat_map(|stream| {
+        let retention = stream.retention;
+        let bound = |what, limit| (format!("streams.{}.retention.{what}", stream.name), limit);
+        [
+            bound("time", retention.time.unwrap_or_default().as_secs_f64()),
+            bound("bytes", retention.bytes.unwrap_or_default() as f64),
+        ]
+    });
+    let others = [
         ("log.segment_bytes", log.segment_bytes as f64),
         ("log.tail_cache_bytes", log.tail_cache_bytes as f64),
         ("log.append_queue_bytes", log.append_queue_bytes as f64),
@@ -39,5 +47,6 @@ pub fn limits(config: &Config) -> Limits {
         ("mqtt.topic_alias_max", f64::from(mqtt.topic_alias_max)),
         ("http.connections_max", http.connections_max as f64),
         ("http.tails_max", http.tails_max as f64),
-    ])
+    ];
+    others.into_iter().map(|(name, limit)| (name.to_owned(), limit)).chain(of_streams).collect()
 }

@@ -9,7 +9,7 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::PrometheusBuilder;
-use tidemill_store::StoreError;
+use tidemill_store::{ShardInfo, StoreError};
 
 use super::{State, health};
 use crate::delivery::State as TargetState;
@@ -17,12 +17,17 @@ use crate::telemetry;
 
 /// All numbers in Prometheus' text format.
 pub(super) async fn scrape(extract::State(state): extract::State<State>) -> impl IntoResponse {
+    let shards = state.store.shards().await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "metrics go without the shards of the log");
+        Vec::new()
+    });
     let recorder = PrometheusBuilder::new().build_recorder();
     let handle = recorder.handle();
     metrics::with_local_recorder(&recorder, || {
         describe();
         hub(&state);
         store(&state);
+        log_shards(&shards);
         mqtt(&state);
         bounds(&state);
         router(&state);
@@ -51,6 +56,16 @@ fn describe() {
         "Retained messages written again because retention deleted their segment."
     );
     describe_gauge!("tidemill_store_log_bytes", "Bytes of the log on disk.");
+    describe_gauge!("tidemill_store_shard_log_bytes", "Bytes of one shard of the log on disk.");
+    describe_gauge!("tidemill_store_shard_segments", "Files of one shard of the log.");
+    describe_gauge!(
+        "tidemill_store_shard_oldest_timestamp_seconds",
+        "When the oldest record of a shard was written, in Unix time; a shard without records has none."
+    );
+    describe_gauge!(
+        "tidemill_store_shard_undurable_bytes",
+        "Bytes of a shard that a power cut could still take."
+    );
     describe_gauge!("tidemill_store_queues", "Queues in the catalogue.");
     describe_gauge!("tidemill_store_append_queue_bytes", "Bytes of records waiting for the log writer.");
     describe_gauge!("tidemill_store_index_buffer_bytes", "Bytes of index entries waiting for RocksDB.");
@@ -147,10 +162,22 @@ fn store(state: &State) {
     gauge!("tidemill_store_torn_bytes").set(stats.torn_bytes as f64);
 }
 
+fn log_shards(shards: &[ShardInfo]) {
+    for shard in shards {
+        let label = [("shard", shard.shard.to_string())];
+        gauge!("tidemill_store_shard_log_bytes", &label).set(shard.log_bytes as f64);
+        gauge!("tidemill_store_shard_segments", &label).set(shard.segments as f64);
+        gauge!("tidemill_store_shard_undurable_bytes", &label).set(shard.undurable_bytes as f64);
+        if let Some(oldest_ms) = shard.oldest_ms {
+            gauge!("tidemill_store_shard_oldest_timestamp_seconds", &label).set(oldest_ms as f64 / 1000.0);
+        }
+    }
+}
+
 /// What bounds the hub, beside what it holds.
 fn bounds(state: &State) {
     for (name, limit) in state.limits.iter() {
-        gauge!("tidemill_limit", "name" => *name).set(*limit);
+        gauge!("tidemill_limit", "name" => name.clone()).set(*limit);
     }
     gauge!("tidemill_http_tails").set(state.tails_max.saturating_sub(state.tails.available_permits()) as f64);
     if let Some(bytes) = resident_bytes() {

@@ -13,6 +13,9 @@ use crate::config::{Config, Flags, Source, load};
 use crate::message::{self, Properties};
 use crate::mqtt::codec::Qos;
 
+#[path = "../../../store/tests/common/small_disk.rs"]
+mod small_disk;
+
 const RULES: &str = r#"
 connections:
   out: { file: { path: "@DIR@/out.jsonl" } }
@@ -85,7 +88,8 @@ async fn stop(hub: Hub) {
 #[tokio::test(flavor = "multi_thread")]
 async fn records_reach_targets_and_the_api_tells_about_it() {
     let dir = tempfile::tempdir().unwrap();
-    let hub = start(dir.path(), RULES).await;
+    let stream = "streams: [ { name: slow, filters: [ \"slow/#\" ], retention: { time: 2h, bytes: 1GB } } ]";
+    let hub = start(dir.path(), &format!("{RULES}{stream}\n")).await;
     assert_eq!(ask(&hub, "/healthz").await.status(), StatusCode::OK);
     assert_eq!(ask(&hub, "/readyz").await.status(), StatusCode::OK);
     publish(&hub, "t/a", r#"{"temp":11,"unit":"C"}"#).await;
@@ -137,9 +141,17 @@ async fn records_reach_targets_and_the_api_tells_about_it() {
         "tidemill_limit{name=\"mqtt.packet_bytes_max\"} 1179648",
         "tidemill_limit{name=\"log.checkpoint_interval\"} 0.1",
         "tidemill_limit{name=\"http.tails_max\"} 64",
+        "tidemill_limit{name=\"streams.slow.retention.time\"} 7200",
+        "tidemill_limit{name=\"streams.slow.retention.bytes\"} 1000000000",
+        "tidemill_store_shard_segments{shard=\"0\"} 1",
+        "tidemill_store_shard_segments{shard=\"1\"} 1",
+        "tidemill_store_shard_undurable_bytes{shard=\"0\"} 0",
+        "tidemill_store_shard_oldest_timestamp_seconds{shard=\"0\"} 1",
     ] {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
     }
+    let oldest_of_empty = "tidemill_store_shard_oldest_timestamp_seconds{shard=\"1\"}";
+    assert!(!metrics.contains(oldest_of_empty), "{metrics}");
     stop(hub).await;
 }
 
@@ -318,6 +330,34 @@ async fn rules_that_cannot_be_started_leave_the_old_ones_at_work() {
     let rules = json(&hub, "/api/v1/rules").await;
     assert!(rules["router"]["error"].as_str().is_some_and(|error| error.contains("no rules")), "{rules}");
     assert_eq!(rules["rules"][0]["targets"][0]["state"], "stopped");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_full_disk_the_hub_is_ready_although_nobody_publishes() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = small_disk::SmallDisk::mount(dir.path(), 128) else { return };
+    let hub = start(dir.path(), "{}").await;
+    disk.fill(8 << 20);
+    let large = || {
+        let properties = Properties::default().encode().unwrap();
+        message::record("t/a".into(), properties, vec![b'x'; 100_000].into(), Qos::AtLeastOnce, false)
+    };
+    while hub.store().append(vec![large()]).await.is_ok() {}
+    let ready = ask(&hub, "/readyz").await;
+    assert_eq!(ready.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let text = ready.text().await.unwrap();
+    assert!(text.contains("no space left"), "{text}");
+    assert!(ask(&hub, "/metrics").await.text().await.unwrap().contains("tidemill_store_full 1"));
+
+    disk.clear();
+    let ready = async {
+        while ask(&hub, "/readyz").await.status() != StatusCode::OK {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), ready).await.unwrap();
+    hub.store().append(vec![large()]).await.unwrap();
+    stop(hub).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

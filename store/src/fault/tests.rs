@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Point, fail_nth};
+use super::{Point, fail_nth, hold_nth};
 use crate::{
     Collection, CursorKey, CursorPlace, NewRecord, Options, QueueId, ReadRequest, Result, Retain, Start,
     Store, StoreError,
@@ -210,9 +210,9 @@ async fn what_a_failed_batch_left_in_another_shard_never_comes_back() {
     assert_eq!(found[found.len() - 3..], [19, 101, 101]);
 }
 
-/// The databases have their own files: nothing is told of them but that they failed.
+/// The databases have their own files: nothing is told of them but that they failed, or have no room.
 fn is_database(error: &StoreError) -> bool {
-    matches!(error, StoreError::Database { .. })
+    matches!(error, StoreError::Database { .. } | StoreError::Full { .. })
 }
 
 #[tokio::test]
@@ -269,6 +269,105 @@ async fn records_are_refused_while_memory_is_full_of_what_the_index_does_not_tak
     done.extend(more);
     drop(store);
     check(dir.path(), &acknowledged(&done), "a full index").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flush_in_the_middle_of_a_read_hides_nothing() {
+    // Between the table and the index, and between two blocks of the index.
+    for n in 1..=2 {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(Options { segment_bytes: 1 << 20, ..options(dir.path()) }).unwrap();
+        let queue = store.open_filter("#").await.unwrap().id;
+        // A part of a block.
+        append(&store, 0..100).await;
+        store.checkpoint().await.unwrap();
+        let held = hold_nth(dir.path(), Point::IndexRead, n);
+        let reader = tokio::spawn({
+            let store = store.clone();
+            async move { numbers(&store, queue).await }
+        });
+        while !held.struck() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        // The rest of it, and more.
+        append(&store, 100..500).await;
+        store.checkpoint().await.unwrap();
+        drop(held);
+        let found = reader.await.unwrap();
+        assert!(found.iter().copied().eq((0..500).flat_map(|number| [number; 2])), "{n}: {found:?}");
+    }
+}
+
+/// What a crash may dispatch again.
+const REDISPATCHED_BYTES_MAX: u64 = 64_000_000;
+
+/// A record of a mebibyte.
+fn large(number: u64) -> Vec<NewRecord> {
+    let mut payload = number.to_be_bytes().to_vec();
+    payload.resize(1 << 20, 0);
+    vec![NewRecord { payload: payload.into(), ..batch(number).remove(0) }]
+}
+
+/// Bytes of the log, from its begin.
+fn written(store: &Store) -> u64 {
+    store.ends().iter().map(|end| end.offset()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_waits_for_an_index_that_is_slow() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Store::open(Options { shards: 2, ..Options::new(dir.path()) }).unwrap();
+    let store = open();
+    let queue = store.open_filter("#").await.unwrap().id;
+    let held = hold_nth(dir.path(), Point::IndexIngest, 1);
+    let appender = tokio::spawn({
+        let store = store.clone();
+        async move {
+            for number in 0..100 {
+                store.append(large(number)).await.unwrap();
+            }
+        }
+    });
+    let mut before = 0;
+    // Until it gets no further.
+    while written(&store) > before || before < 40 << 20 {
+        before = written(&store);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert!(held.struck() && !appender.is_finished());
+    assert!(before <= REDISPATCHED_BYTES_MAX, "{before} bytes are not in the index");
+    drop(held);
+    appender.await.unwrap();
+    assert_eq!(store.queue_end(queue), Some(100));
+    drop(store);
+    assert!(open().stats().redispatched <= REDISPATCHED_BYTES_MAX >> 20);
+}
+
+#[tokio::test]
+async fn the_log_refuses_records_before_an_index_that_fails_lacks_too_much() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Store::open(Options { shards: 2, ..Options::new(dir.path()) }).unwrap();
+    let store = open();
+    let queue = store.open_filter("#").await.unwrap().id;
+    let faults: Vec<_> = (0..200).map(|_| fail_nth(dir.path(), Point::IndexIngest, 1, EIO)).collect();
+    let mut stored = 0;
+    let error = loop {
+        match store.append(large(stored)).await {
+            Ok(_) => stored += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(is_database(&error), "{error}");
+    assert!(stored > 40 && written(&store) <= REDISPATCHED_BYTES_MAX, "{stored} records");
+    drop(store);
+    let store = open();
+    assert_eq!(store.stats().redispatched, stored);
+    drop(faults);
+    // Larger than what the index may lack; it is taken all the same, and so is what follows.
+    let many = (0..50).flat_map(|number| large(stored + number)).collect();
+    store.append(many).await.unwrap();
+    store.append(large(stored + 50)).await.unwrap();
+    assert_eq!(store.queue_end(queue), Some(stored + 51));
 }
 
 #[tokio::test]

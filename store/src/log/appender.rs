@@ -70,7 +70,7 @@ impl Appender {
             self.begin_segment(log, sequence)?;
         }
         let used = self.end - self.segment.first;
-        self.reserved = self.segment.reserve(self.reserved, used + bytes)?;
+        self.reserved = self.segment.reserve(self.reserved, used + bytes, !log.ballast.is_given_up())?;
         Ok(())
     }
 

@@ -231,7 +231,7 @@ mod tests {
     #[test]
     fn runs_hold_every_byte() {
         let mut layout = Layout::default();
-        ["a", "b", "a"].map(|topic| layout.push(&record(topic), None));
+        ["a", "b", "a"].iter().for_each(|topic| layout.push(&record(topic), None));
         layout.route(&Routes::new(Streams::only_one()));
         let runs: Vec<_> = layout.runs().map(|(run, bytes)| (run.len(), bytes.len())).collect();
         assert_eq!(runs, [(3, layout.log_bytes())]);

@@ -7,6 +7,7 @@
 //! - `recovery`: opening what is there, cutting a torn tail, refusing corruption
 //! - `scan`: reading on from a position, record by record; `merge`: several shards in the order of sequences
 //! - `layout`: records made ready by whoever appends them
+//! - `ballast`: room that a full disk has for retention
 //! - `writer`: the thread that appends; `appender`: its hand on one shard
 //! - `sync`: the threads that make it durable, one for each shard; `receipt`: the answer to an append
 //! - `tail`: the newest batches in memory
@@ -14,6 +15,7 @@
 
 pub(crate) mod age;
 mod appender;
+pub(crate) mod ballast;
 pub(crate) mod cut;
 pub(crate) mod format;
 mod history;
@@ -35,11 +37,12 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use self::ballast::Ballast;
 use self::cut::Cut;
 use self::recovery::Recovered;
 use self::shard::{DurableEnds, Shard};
 use crate::streams::Streams;
-use crate::{Options, Position, Result, StoreError};
+use crate::{Flush, Options, Position, Result, StoreError};
 
 /// What all threads share of the log.
 #[derive(Debug)]
@@ -55,6 +58,7 @@ pub(crate) struct Log {
     poison: Mutex<Option<StoreError>>,
     /// The disk is full, as the last attempt to append found.
     full: Mutex<Option<StoreError>>,
+    ballast: Ballast,
     pub(crate) counters: Counters,
 }
 
@@ -76,6 +80,7 @@ impl Log {
     pub(crate) fn new(
         dir: PathBuf,
         id: Uuid,
+        ballast: Ballast,
         options: &Options,
         streams: &Streams,
         recovered: Recovered,
@@ -93,6 +98,7 @@ impl Log {
             time_ms: AtomicI64::new(time_ms),
             poison: Mutex::new(None),
             full: Mutex::new(None),
+            ballast,
             counters: Counters::default(),
         }
     }
@@ -181,6 +187,15 @@ impl Log {
             *poison = Some(error.clone());
         }
         error
+    }
+
+    /// Bytes that were ever written to the log, without those that are to be synced some time later: the index has to wait for that.
+    pub(crate) fn bytes_for_index(&self) -> u64 {
+        let end = |shard: &Shard| match shard.flush {
+            Flush::Sync => shard.end(),
+            Flush::Async => shard.durable_end(),
+        };
+        self.shards.iter().map(end).sum()
     }
 
     /// Bytes of the log on disk, from each shard's first segment to its end.

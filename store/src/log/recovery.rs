@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::ballast::is_ballast;
 use super::cut::Cut;
 use super::format::{Decoded, SEGMENT_HEADER_BYTES, SEGMENT_VERSION};
 use super::merge::Merge;
@@ -177,7 +178,7 @@ fn open_chains(dir: &Path, log: Uuid, shards: usize, checkpoint: &Cut) -> Result
     let mut files: Vec<Vec<(Position, PathBuf)>> = vec![Vec::new(); shards];
     for entry in std::fs::read_dir(dir).map_err(|e| io_error("list", dir, &e))? {
         let path = entry.map_err(|e| io_error("list", dir, &e))?.path();
-        if is_gone(&path) {
+        if is_gone(&path) || is_ballast(&path) {
             continue;
         }
         let Some(first) = first_of(&path) else {
@@ -361,9 +362,7 @@ mod tests {
             let log = dir.path().join("log");
             assert_eq!(read(&log, id, shards).unwrap().len(), 6);
             let files = std::fs::read_dir(&log).unwrap().map(|entry| entry.unwrap().path());
-            let named = files.map(|path| {
-                (path.file_stem().unwrap().to_str().unwrap().parse::<Position>().unwrap(), path.clone())
-            });
+            let named = files.filter_map(|path| Some((first_of(&path)?, path.clone())));
             let mut chain: Vec<_> = named.filter(|(first, _)| first.shard() == end.shard()).collect();
             chain.sort();
             assert!(chain.len() > 2);

@@ -160,15 +160,15 @@ impl Segment {
     }
 
     /// Makes sure that the file has its place on disk up to `end`, given that it has up to `reserved`; returns up to
-    /// where it has now.
-    pub(crate) fn reserve(&self, reserved: u64, end: u64) -> Result<u64> {
+    /// where it has now. `ahead`: also for what comes next, where the disk has room.
+    pub(crate) fn reserve(&self, reserved: u64, end: u64, ahead: bool) -> Result<u64> {
         if end <= reserved {
             return Ok(reserved);
         }
         let reserve =
             |to: u64| fallocate(&self.file, FallocateFlags::empty(), reserved, to - reserved).map(|()| to);
         fault::hit(Point::Reserve, &self.path).map_err(|e| io_error("reserve space in", &self.path, &e))?;
-        match reserve(end.next_multiple_of(PREALLOCATE_BYTES)) {
+        match reserve(if ahead { end.next_multiple_of(PREALLOCATE_BYTES) } else { end }) {
             Ok(to) => Ok(to),
             // A file system without preallocation: the write itself finds out about space.
             Err(rustix::io::Errno::OPNOTSUPP) => Ok(end),

@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
+use super::age::oldest_ms;
 use super::cut::Cut;
 use super::recovery::RecoveredShard;
 use super::segment::Segment;
 use super::sync::SyncQueue;
 use super::tail::TailCache;
 use crate::streams::ShardOptions;
-use crate::{Flush, Position, Retention};
+use crate::{Flush, Position, Result, Retention, ShardInfo};
 
 /// One chain of segments: what the records of some topics are appended to.
 #[derive(Debug)]
@@ -78,6 +79,20 @@ impl Shard {
     pub(super) fn set_durable(&self, end: u64, sequence: u64) {
         self.durable_sequence.store(sequence, Ordering::Release);
         self.durable_end.store(end, Ordering::Release);
+    }
+
+    /// How it stands. Reads the first record of a segment once.
+    pub(crate) fn info(&self) -> Result<ShardInfo> {
+        let segments = self.segments.read().clone();
+        // In this order: the log only grows.
+        let (durable_end, end) = (self.durable_end(), self.end());
+        Ok(ShardInfo {
+            shard: self.number,
+            log_bytes: end.saturating_sub(segments.first().map_or(0, |segment| segment.first)),
+            segments: segments.len() as u64,
+            oldest_ms: oldest_ms(self.number, &segments, 0)?,
+            undurable_bytes: end.saturating_sub(durable_end),
+        })
     }
 
     /// The first offset still there.

@@ -22,8 +22,6 @@ use crate::{Appended, Flush, NewRecord, Pointer, Record, Result, StoreError};
 /// Records are gathered into one write up to about this many bytes.
 /// More would not make a call cheaper, and the pages that the system takes for it at a time dearer.
 const BATCH_BYTES: usize = 256 << 10;
-/// A disk with so many bytes is not full.
-const ROOM_BYTES: u64 = 4 << 20;
 
 /// What the writer is asked to do, in order.
 #[derive(Debug)]
@@ -34,10 +32,12 @@ pub(crate) enum Command {
     AddRoutes { routes: Vec<(String, SlotIndex)>, reply: oneshot::Sender<Cut> },
     /// From here on, they do not.
     RemoveRoutes { routes: Vec<(String, SlotIndex)>, reply: oneshot::Sender<()> },
-    /// Appends retained messages again that still are their topics', without entering them into a queue. Answers how many.
-    Keep { records: Vec<Record>, reply: oneshot::Sender<Result<usize>> },
+    /// Appends retained messages again that still are their topics', without entering them into a queue.
+    Keep { records: Vec<Record>, reply: oneshot::Sender<Result<()>> },
     /// Seals the active segment of a shard and begins the next.
     Roll { shard: u16, reply: oneshot::Sender<Result<()>> },
+    /// Retention found the disk full: the last room is its own.
+    GiveUpBallast { full: StoreError, reply: oneshot::Sender<Result<()>> },
 }
 
 /// Sends the thread something and waits for its answer. Blocks.
@@ -80,7 +80,6 @@ impl Writer {
     pub(crate) fn run(mut self) {
         let mut batch = Vec::new();
         while let Some(first) = self.mailbox.blocking_recv() {
-            let index = self.shared.wait_for_index_room();
             let mut bytes = 0;
             let mut next = Some(first);
             while let Some(command) = next {
@@ -93,19 +92,19 @@ impl Writer {
                         }
                     }
                     other => {
-                        self.write(std::mem::take(&mut batch), &index);
+                        self.write(std::mem::take(&mut batch), bytes);
                         bytes = 0;
-                        self.change(other, &index);
+                        self.change(other);
                     }
                 }
                 next = self.mailbox.try_recv().ok();
             }
-            self.write(std::mem::take(&mut batch), &index);
+            self.write(std::mem::take(&mut batch), bytes);
         }
     }
 
     /// Carries out what is not an append.
-    fn change(&mut self, command: Command, index: &Result<()>) {
+    fn change(&mut self, command: Command) {
         match command {
             Command::AddRoutes { routes, reply } => {
                 let mut known = self.shared.routes.write();
@@ -120,8 +119,11 @@ impl Writer {
                 let _ = reply.send(());
             }
             Command::Keep { records, reply } => {
-                let kept = index.clone().and_then(|()| self.keep(records));
+                let kept = self.keep(records);
                 let _ = reply.send(kept);
+            }
+            Command::GiveUpBallast { full, reply } => {
+                let _ = reply.send(self.shared.log.give_up_ballast(full));
             }
             Command::Roll { shard, reply } => {
                 let _ = reply.send(self.roll(shard));
@@ -138,7 +140,7 @@ impl Writer {
     }
 
     /// Appends what still is the retained message of its topic. Here, in the log's order, nothing can take its place meanwhile.
-    fn keep(&mut self, records: Vec<Record>) -> Result<usize> {
+    fn keep(&mut self, records: Vec<Record>) -> Result<()> {
         let mut layout = Layout::default();
         for record in records {
             if self.shared.retained_of(&record.topic)? == Some(record.pointer()) {
@@ -148,23 +150,26 @@ impl Writer {
         }
         let count = layout.len();
         if count == 0 {
-            return Ok(0);
+            return Ok(());
         }
+        self.shared.wait_for_log_room(layout.log_bytes() as u64)?;
         let mut batch = [layout];
         let (touched, _) = self.append(&mut batch.each_mut())?;
         self.pass_on(&touched, touched.iter().map(|_| Vec::new()));
         self.shared.log.counters.kept.fetch_add(count as u64, Ordering::Relaxed);
-        Ok(count)
+        Ok(())
     }
 
     /// Writes a batch, enters it into the queues and passes its receipts on.
-    fn write(&mut self, mut batch: Vec<Append>, index: &Result<()>) {
+    fn write(&mut self, mut batch: Vec<Append>, bytes: usize) {
         if batch.is_empty() {
             return;
         }
         let permits = batch.iter().map(|append| append.permits).sum();
         let mut layouts: Vec<&mut Layout> = batch.iter_mut().map(|append| &mut append.layout).collect();
-        match index.clone().and_then(|()| self.append(&mut layouts)) {
+        let room = self.shared.wait_for_log_room(bytes as u64);
+        let room = room.and_then(|()| self.shared.log.refuses_records());
+        match room.and_then(|()| self.append(&mut layouts)) {
             Ok((touched, pointers)) => self.confirm(batch, &touched, pointers),
             Err(error) => {
                 for append in batch {
@@ -332,20 +337,6 @@ impl Log {
     fn set_full(&self, error: Option<StoreError>) {
         *self.full.lock() = error;
     }
-
-    /// Forgets that the disk was full once there is room again: where nobody sends records to a hub that says it is not ready, no append
-    /// would find out.
-    pub(crate) fn look_for_room(&self) {
-        let mut full = self.full.lock();
-        if full.is_none() {
-            return;
-        }
-        let room = rustix::fs::statvfs(&self.dir).map_or(0, |disk| disk.f_bavail * disk.f_frsize);
-        if room >= ROOM_BYTES {
-            tracing::warn!(room, "there is room again; records are taken");
-            *full = None;
-        }
-    }
 }
 
 /// Remembers whether there was room, for those who ask whether the store works.
@@ -360,7 +351,8 @@ fn note_space(log: &Log, error: Option<&StoreError>) {
         }
         Some(error) => tracing::error!(%error, "records could not be appended"),
         None => {
-            if was_full {
+            // Room that is retention's says nothing of room for records.
+            if was_full && !log.ballast.is_given_up() {
                 tracing::warn!("there is room again; records are taken");
                 log.set_full(None);
             }

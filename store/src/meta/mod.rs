@@ -50,7 +50,7 @@ pub(crate) struct Meta {
 }
 
 fn database_error(error: rocksdb::Error) -> StoreError {
-    StoreError::Database { database: "meta", error: error.into_string() }
+    database::error("meta", error.into_string())
 }
 
 fn bad_value(what: &'static str, key: &[u8]) -> StoreError {
@@ -117,7 +117,7 @@ impl Meta {
 
     fn write_with(&self, batch: WriteBatch, options: &WriteOptions) -> Result<()> {
         fault::hit(Point::MetaWrite, self.db.path())
-            .map_err(|error| StoreError::Database { database: "meta", error: error.to_string() })?;
+            .map_err(|error| database::error("meta", error.to_string()))?;
         self.db.write_opt(batch, options).map_err(database_error)
     }
 

@@ -44,7 +44,7 @@ pub(crate) struct Index {
 }
 
 fn database_error(error: rocksdb::Error) -> StoreError {
-    StoreError::Database { database: "index", error: error.into_string() }
+    database::error("index", error.into_string())
 }
 
 /// Says which block cannot be read, and why.
@@ -192,6 +192,7 @@ impl Index {
             found.extend(numbered.skip_while(|(offset, _)| *offset < from).take(entries_max - found.len()));
             found.len() < entries_max
         };
+        hit(Point::IndexRead, self.db.path())?;
         // Most reads end in the block they begin in, which one look-up finds.
         let key = BlockKey::of(queue, from);
         let next = match self.db.get_pinned(key.encode()).map_err(database_error)? {
@@ -204,6 +205,7 @@ impl Index {
             }
             None => Some(key.base),
         };
+        hit(Point::IndexRead, self.db.path())?;
         if let Some(next) = next {
             self.blocks(queue, next, take)?;
         }
@@ -343,8 +345,7 @@ impl Index {
 
 /// Where unit tests make the database fail.
 fn hit(point: Point, path: &Path) -> Result<()> {
-    fault::hit(point, path)
-        .map_err(|error| StoreError::Database { database: "index", error: error.to_string() })
+    fault::hit(point, path).map_err(|error| database::error("index", error.to_string()))
 }
 
 /// The rows of a checkpoint: blocks, then the cut, then places, then ends, each in the order of their keys.

@@ -1,19 +1,27 @@
 //! The thread that writes what is in memory out: cursors every moment, index entries and retained pointers once there are
 //! enough of them that a file of its own is worth it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::index::Index;
 use super::table::{self, Table};
+use crate::log::cut::Cut;
 use crate::meta::Meta;
 use crate::shared::Shared;
 use crate::{Pointer, QueueId, Result, StoreError};
 
-/// The index is flushed once so many bytes of the log are not in it. The log is dispatched again from there after a crash: twice as
-/// much of it, as more may come while a flush is written.
+/// The index is flushed once so many bytes of the log are not in it.
 const FLUSH_LOG_BYTES: u64 = 24 << 20;
+/// More comes while a flush is written: the log writer waits rather than that so many bytes are not in the index. No more than 64 MB are
+/// dispatched again after a crash, unless one append alone has more than [`LARGE_BATCH_BYTES`]; with `flush: async`, beside what was not
+/// synced yet, which the index may not know of.
+const UNFLUSHED_LOG_BYTES_MAX: u64 = 60 << 20;
+const LARGE_BATCH_BYTES: u64 = 16 << 20;
+const _: () = assert!(UNFLUSHED_LOG_BYTES_MAX <= 64_000_000);
+const _: () = assert!(UNFLUSHED_LOG_BYTES_MAX >= FLUSH_LOG_BYTES + LARGE_BATCH_BYTES, "a flush has time");
 /// What is not flushed for want of more is flushed after this time all the same.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(10);
 /// Queues looked at under one lock of the table.
@@ -23,6 +31,45 @@ const UNMERGED_FILES_MAX: u64 = 40;
 const UNMERGED_PATIENCE: Duration = Duration::from_secs(2);
 /// How long to wait before a failed checkpoint is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Up to where the index has the log.
+#[derive(Debug)]
+pub(crate) struct FlushedCut {
+    cut: Mutex<Cut>,
+    /// [`Cut::bytes`] of it, for the log writer, which looks at it for every batch.
+    bytes: AtomicU64,
+}
+
+impl FlushedCut {
+    pub(crate) fn new(cut: Cut) -> Self {
+        FlushedCut { bytes: AtomicU64::new(cut.bytes()), cut: Mutex::new(cut) }
+    }
+
+    fn set(&self, cut: Cut) {
+        let bytes = cut.bytes();
+        *self.cut.lock() = cut;
+        self.bytes.store(bytes, Ordering::Release);
+    }
+
+    /// Up to where it has a shard.
+    pub(crate) fn end(&self, shard: u16) -> u64 {
+        self.cut.lock().end(shard)
+    }
+
+    /// Whether a batch of so many bytes would leave too much that is not in the index, of a log that has `written` for it.
+    pub(crate) fn is_behind(&self, written: u64, batch: u64) -> bool {
+        let behind = written.saturating_sub(self.bytes.load(Ordering::Acquire));
+        behind + batch.min(LARGE_BATCH_BYTES) > UNFLUSHED_LOG_BYTES_MAX
+    }
+
+    fn bytes_to(&self, later: &Cut) -> u64 {
+        self.cut.lock().bytes_to(later)
+    }
+
+    fn is(&self, cut: &Cut) -> bool {
+        *self.cut.lock() == *cut
+    }
+}
 
 /// How the thread is told what to do.
 #[derive(Debug, Default)]
@@ -123,7 +170,7 @@ pub(crate) fn run(shared: &Shared) {
 fn is_due(shared: &Shared, flushed: Instant) -> bool {
     let table = shared.table.read();
     let waiting = table.waiting_bytes();
-    let since = shared.flushed_cut.lock().bytes_to(table.cut());
+    let since = shared.flushed_cut.bytes_to(table.cut());
     since >= FLUSH_LOG_BYTES
         || waiting >= shared.options.index_buffer_bytes / 2
         || (flushed.elapsed() >= FLUSH_INTERVAL && (waiting > 0 || since > 0 || table.has_places()))
@@ -176,7 +223,7 @@ fn write(shared: &Shared, flush: &mut table::Flush) -> Result<()> {
     if !flush.retained.is_empty() {
         shared.meta.put_retained(&flush.retained)?;
     }
-    if flush.queues.is_empty() && flush.places.is_empty() && flush.cut == *shared.flushed_cut.lock() {
+    if flush.queues.is_empty() && flush.places.is_empty() && shared.flushed_cut.is(&flush.cut) {
         return Ok(());
     }
     let patience = Instant::now() + UNMERGED_PATIENCE;
@@ -185,7 +232,7 @@ fn write(shared: &Shared, flush: &mut table::Flush) -> Result<()> {
         std::thread::sleep(Duration::from_millis(10));
     }
     write_entries(&shared.table, &shared.index, flush)?;
-    *shared.flushed_cut.lock() = flush.cut.clone();
+    shared.flushed_cut.set(flush.cut.clone());
     Ok(())
 }
 

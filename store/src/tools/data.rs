@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::directory::Directory;
+use crate::log::ballast::is_ballast;
 use crate::log::format::SEGMENT_HEADER_BYTES;
 use crate::log::recovery::never_begun;
 use crate::log::segment::{Segment, first_of, io_error};
@@ -81,6 +82,9 @@ fn chains(directory: &Directory, shards: usize, findings: &mut Findings) -> Resu
     let mut files: Vec<Vec<(Position, PathBuf)>> = vec![Vec::new(); shards];
     for entry in std::fs::read_dir(&dir).map_err(|e| io_error("list", &dir, &e))? {
         let path = entry.map_err(|e| io_error("list", &dir, &e))?.path();
+        if is_ballast(&path) {
+            continue;
+        }
         let Some(first) = first_of(&path) else {
             findings.note(format!("{} is not a segment of the log", path.display()));
             continue;

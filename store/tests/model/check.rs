@@ -27,7 +27,7 @@ pub(crate) async fn queue(store: &Store, model: &Model, id: QueueId) {
         "{found:?} {expected:?}"
     );
     assert_eq!(found.end, expected.end(), "{found:?}");
-    assert_eq!(found.first, expected.first, "{found:?}");
+    assert_eq!(found.first, model.first(id), "{found:?}");
     assert_eq!(store.queue_end(id), Some(expected.end()));
     let mut entries = Vec::new();
     let mut from = 0;

@@ -1,8 +1,12 @@
-//! How a store ends, and what must be there when it is opened again.
+//! How a store ends, what must be there when it is opened again, and what retention takes away in between.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use tidemill_store::{CursorKey, Options, Position, QueueKind, ScanRequest, Store, Watcher};
+use tidemill_store::{
+    CursorKey, Options, Position, QueueKind, Record, Retention, ScanRequest, Store, Watcher,
+};
 
 use crate::check;
 use crate::model::Model;
@@ -23,12 +27,65 @@ impl Driver {
         self.store = None;
         self.open();
         assert_eq!(self.store().stats().redispatched, 0);
-        let model = &mut self.model;
-        model.derived_surely = model.derivations.len();
-        model.queues.values_mut().for_each(|queue| queue.soft = 0);
-        model.cursors.values_mut().for_each(|places| drop(places.drain(..places.len() - 1)));
-        model.reopened();
-        recovered(self.store.as_ref().unwrap(), model).await;
+        self.model.closed();
+        recovered(self.store.as_ref().unwrap(), &mut self.model).await;
+    }
+
+    /// Old segments go, by bytes or by time, while nobody else does anything.
+    pub(crate) async fn retain(&mut self, random: &mut Random) {
+        self.store().close().await.unwrap();
+        let ends: BTreeMap<u16, u64> =
+            self.store().ends().into_iter().map(|end| (end.shard(), end.offset())).collect();
+        self.store = None;
+        let bytes = random.chance(60).then(|| random.number(300..6000));
+        let time = bytes.is_none().then_some(Duration::from_millis(1));
+        let retention = Retention { time, bytes };
+        let before = firsts(self.dir.path());
+        let too_much = |shard: &u16, first: u64| bytes.is_none_or(|bytes| ends[shard] - first > bytes);
+        let is_over = before.iter().any(|(shard, firsts)| firsts.len() > 1 && too_much(shard, firsts[0]));
+        let after = {
+            let interval = Duration::from_millis(1);
+            let store =
+                Store::open(Options { retention, retention_interval: interval, ..self.options.clone() });
+            let store = store.unwrap();
+            let began = Instant::now();
+            while is_over && store.stats().deleted_segments == 0 {
+                assert!(
+                    began.elapsed() < Duration::from_secs(20),
+                    "{retention:?} deletes nothing of {before:?}"
+                );
+                tokio::time::sleep(interval).await;
+            }
+            store.close().await.unwrap();
+            store.ends()
+        };
+        // Whole segments went, and none that had to stay.
+        for (shard, left) in firsts(self.dir.path()) {
+            let start = left[0];
+            assert!(start >= ends[&shard] || before[&shard].contains(&start), "{start} of {before:?}");
+            let end = after[usize::from(shard)].offset();
+            let last = before[&shard].iter().rfind(|first| **first < start);
+            let might_go = |last: &u64| bytes.is_none_or(|bytes| end - last > bytes);
+            assert!(last.is_none_or(might_go), "{retention:?} took {last:?} of {before:?}");
+            self.model.starts.insert(shard, start);
+        }
+        self.model.closed();
+        self.open();
+        self.model.sequence = self.store().next_sequence();
+        let retained: Vec<Record> = self.model.retained().into_values().cloned().collect();
+        for record in retained {
+            let found = self.store().retained(&record.topic, None, 2).await.unwrap().remove(0);
+            assert!(self.model.has(&found), "{record:?} went");
+            if found != record {
+                let (position, sequence, size) = (found.position, found.sequence, found.size);
+                assert_eq!(found, Record { position, sequence, size, kept: true, ..record.clone() });
+                assert!(position > record.position && sequence > record.sequence);
+                let first = self.model.kept.iter().find(|(_, kept)| **kept == record);
+                let first = first.map_or(record.sequence, |(first, _)| *first);
+                self.model.kept.insert(first, found);
+            }
+        }
+        recovered(self.store.as_ref().unwrap(), &mut self.model).await;
     }
 
     /// The end of the process: what was acknowledged is there.
@@ -48,7 +105,7 @@ impl Driver {
         let system = ScanRequest { filter: "$S/#".into(), ..all };
         rest.extend(self.store().scan(system).await.unwrap().records);
         rest.sort_by_key(|record| record.sequence);
-        let late = rest.split_off(self.model.records.len().min(rest.len()));
+        let late = rest.split_off(self.model.there().count().min(rest.len()));
         assert!(late.len() <= pending.len());
         for (record, new) in late.into_iter().zip(pending) {
             self.stored(new, record);
@@ -119,6 +176,27 @@ async fn recovered(store: &Store, model: &mut Model) {
     check::all(store, model).await;
 }
 
+/// Where the segments of each shard begin, in order.
+fn firsts(dir: &Path) -> BTreeMap<u16, Vec<u64>> {
+    let mut firsts: BTreeMap<u16, Vec<u64>> = BTreeMap::new();
+    for (first, _) in segments(dir) {
+        firsts.entry(first.shard()).or_default().push(first.offset());
+    }
+    firsts
+}
+
+/// Where each segment begins and its file, in order.
+fn segments(dir: &Path) -> Vec<(Position, PathBuf)> {
+    let files = std::fs::read_dir(dir.join("log")).unwrap().map(|entry| entry.unwrap().path());
+    let named = files.filter_map(|path| {
+        let first = path.file_name()?.to_str()?.strip_suffix(".seg")?.parse();
+        Some((first.unwrap(), path))
+    });
+    let mut named: Vec<_> = named.collect();
+    named.sort();
+    named
+}
+
 /// Leaves only these records.
 fn only(model: &mut Model, is_left: impl Fn(Position, u32) -> bool) {
     let mut places = Vec::new();
@@ -162,7 +240,7 @@ fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
 }
 
 /// Files of the databases and their sizes.
-fn listing(dir: &Path) -> Vec<(std::path::PathBuf, u64)> {
+fn listing(dir: &Path) -> Vec<(PathBuf, u64)> {
     let mut files = Vec::new();
     for name in ["index", "meta"] {
         for entry in std::fs::read_dir(dir.join(name)).unwrap().flatten() {
@@ -175,10 +253,7 @@ fn listing(dir: &Path) -> Vec<(std::path::PathBuf, u64)> {
 
 /// Takes bytes from the end of a shard that were not durable; up to where all of it is left.
 fn cut(dir: &Path, end: Position, durable: Position, random: &mut Random) -> u64 {
-    let files = std::fs::read_dir(dir.join("log")).unwrap().map(|entry| entry.unwrap().path());
-    let named =
-        files.map(|path| (path.file_stem().unwrap().to_str().unwrap().parse::<Position>().unwrap(), path));
-    let last = named.filter(|(first, _)| first.shard() == end.shard()).max().unwrap();
+    let last = segments(dir).into_iter().rfind(|(first, _)| first.shard() == end.shard()).unwrap();
     let first = last.0.offset();
     // The header is synced before anything else is written.
     let from = durable.offset().max(first + 48);

@@ -6,7 +6,7 @@
 //! - `random`: numbers from a seed
 //! - `model`: what there should be
 //! - `check`: all that a store has, compared with it
-//! - `steps`: what is done; `ends`: closing, dying, losing power
+//! - `steps`: what is done; `ends`: closing, dying, losing power, and retention
 
 mod check;
 mod ends;
@@ -23,9 +23,9 @@ const STEPS: usize = 120;
 /// Seeds of the everyday run.
 const ROUNDS: u64 = 4;
 
-async fn run(seed: u64) {
+async fn run(seed: u64, shards: u16) {
     let mut random = Random::new(seed);
-    let mut driver = steps::Driver::new(&mut random);
+    let mut driver = steps::Driver::new(&mut random, shards);
     for _ in 0..STEPS {
         driver.step(&mut random).await;
     }
@@ -59,7 +59,10 @@ async fn the_store_answers_as_its_model() {
     let mut rounds = 0;
     for seed in seeds {
         let _told = Told(seed);
-        run(seed).await;
+        for shards in [1, 3] {
+            run(seed, shards).await;
+        }
+        println!("seed {seed}");
         rounds += 1;
         if seconds.is_some_and(|seconds| begun.elapsed() >= seconds) {
             break;

@@ -12,7 +12,7 @@ pub(crate) struct Queue {
     pub(crate) name: String,
     pub(crate) live: bool,
     pub(crate) references: usize,
-    /// Offset of the first entry.
+    /// Offset of the first entry it ever had.
     pub(crate) first: u64,
     /// Places in [`Model::records`].
     pub(crate) entries: Vec<usize>,
@@ -46,6 +46,12 @@ pub(crate) struct Derivation {
 pub(crate) struct Model {
     pub(crate) flush: Flush,
     pub(crate) records: Vec<Record>,
+    /// By shard: retention has deleted the records before this offset.
+    pub(crate) starts: BTreeMap<u16, u64>,
+    /// Retained messages that were written again, by the sequence that they had first.
+    pub(crate) kept: BTreeMap<u64, Record>,
+    /// Sequence of the next record.
+    pub(crate) sequence: u64,
     pub(crate) queues: BTreeMap<QueueId, Queue>,
     /// Places that each cursor had since it was surely written, the last one being its own.
     pub(crate) cursors: BTreeMap<CursorKey, Vec<CursorPlace>>,
@@ -62,6 +68,9 @@ impl Model {
         Model {
             flush,
             records: Vec::new(),
+            starts: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            sequence: 1,
             queues: BTreeMap::new(),
             cursors: BTreeMap::new(),
             documents: BTreeMap::new(),
@@ -76,7 +85,18 @@ impl Model {
         for queue in self.queues.values_mut().filter(|queue| queue.wants(&record.topic)) {
             queue.entries.push(self.records.len());
         }
+        self.sequence = record.sequence + 1;
         self.records.push(record);
+    }
+
+    /// Whether a record is still in the log.
+    pub(crate) fn has(&self, record: &Record) -> bool {
+        self.starts.get(&record.position.shard()).is_none_or(|start| record.position.offset() >= *start)
+    }
+
+    /// Records that are still in the log.
+    pub(crate) fn there(&self) -> impl Iterator<Item = &Record> {
+        self.records.iter().filter(|record| self.has(record))
     }
 
     /// The queue of a name.
@@ -87,16 +107,28 @@ impl Model {
         self.queues.iter().find(|(_, queue)| is(queue)).map(|(id, _)| *id)
     }
 
-    /// Records that match a filter.
+    /// Records that match a filter and are still there.
     pub(crate) fn matching(&self, text: &str) -> Vec<usize> {
-        let all = self.records.iter().enumerate();
+        let all = self.records.iter().enumerate().filter(|(_, record)| self.has(record));
         all.filter(|(_, record)| filter::matches(text, &record.topic)).map(|(place, _)| place).collect()
     }
 
-    /// Offset and record of all entries of a queue.
+    /// Offset and record of all entries of a queue whose record is still there.
     pub(crate) fn entries(&self, queue: QueueId) -> impl Iterator<Item = (u64, &Record)> {
         let queue = &self.queues[&queue];
-        (queue.first..).zip(queue.entries.iter().map(|place| &self.records[*place]))
+        let all = (queue.first..).zip(queue.entries.iter().map(|place| &self.records[*place]));
+        all.filter(|(_, record)| self.has(record))
+    }
+
+    /// Offset of a queue's first entry that is still there; its end if there is none.
+    pub(crate) fn first(&self, queue: QueueId) -> u64 {
+        self.entries(queue).next().map_or(self.queues[&queue].end(), |(offset, _)| offset)
+    }
+
+    /// Whether an offset is where a search may end: before it everything is too early, from it on nothing is. Entries that are gone are neither.
+    pub(crate) fn divides(&self, queue: QueueId, offset: u64, is_late: impl Fn(&Record) -> bool) -> bool {
+        let end = self.queues[&queue].end();
+        offset <= end && self.entries(queue).all(|(at, record)| is_late(record) == (at >= offset))
     }
 
     /// The retained messages, by topic.
@@ -105,21 +137,25 @@ impl Model {
         for record in &self.records {
             match record.retain {
                 Retain::No => {}
-                Retain::Set => drop(retained.insert(&*record.topic, record)),
+                Retain::Set => {
+                    let newest = self.kept.get(&record.sequence).unwrap_or(record);
+                    retained.insert(&*record.topic, newest);
+                }
                 Retain::Clear => drop(retained.remove(&*record.topic)),
             }
         }
         retained
     }
 
-    /// Where a found cursor is: in a derived queue it follows its record.
-    pub(crate) fn found(&self, key: &CursorKey, place: CursorPlace) -> CursorPlace {
-        let Some(queue) = self.queues.get(&key.queue) else { return place };
-        if queue.kind != QueueKind::Derived || place.sequence == 0 {
-            return place;
+    /// Whether a found cursor may be at this place: in a derived queue it follows its record.
+    pub(crate) fn may_be_found(&self, key: &CursorKey, place: CursorPlace, found: CursorPlace) -> bool {
+        match self.queues.get(&key.queue) {
+            Some(queue) if queue.kind == QueueKind::Derived && place.sequence > 0 => {
+                let is_late = |record: &Record| record.sequence > place.sequence;
+                found.sequence == place.sequence && self.divides(key.queue, found.offset, is_late)
+            }
+            _ => found == place,
         }
-        let after = self.entries(key.queue).find(|(_, record)| record.sequence > place.sequence);
-        CursorPlace { offset: after.map_or(queue.end(), |(offset, _)| offset), ..place }
     }
 
     /// Forgets all but the first derivations.
@@ -132,6 +168,14 @@ impl Model {
             }
         }
         self.derived_surely = count;
+    }
+
+    /// After an orderly end everything is written.
+    pub(crate) fn closed(&mut self) {
+        self.derived_surely = self.derivations.len();
+        self.queues.values_mut().for_each(|queue| queue.soft = 0);
+        self.cursors.values_mut().for_each(|places| drop(places.drain(..places.len() - 1)));
+        self.reopened();
     }
 
     /// What is left after the store was opened again: nobody refers to anything, and what was in memory only is gone.
