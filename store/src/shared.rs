@@ -70,7 +70,7 @@ impl Shared {
     /// The same, and while with a batch of so many bytes too much of the log would be dispatched again after a crash. For the log writer, between
     /// two batches: what it has dispatched only in part no flush has in full.
     pub(crate) fn wait_for_log_room(&self, batch: u64) -> Result<()> {
-        let is_behind = || self.flushed_cut.is_behind(self.log.bytes_for_index(), batch);
+        let is_behind = || self.flushed_cut.is_behind(self.log.shards(), batch);
         self.wait_for_index(|| is_behind() || self.has_too_many_entries())
     }
 

@@ -52,11 +52,6 @@ impl Cut {
         later.ends.iter().map(|(shard, end)| end.saturating_sub(self.end(*shard))).sum()
     }
 
-    /// Bytes of the log before it, those that retention has deleted included.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.ends.iter().map(|(_, end)| end).sum()
-    }
-
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = vec![VERSION];
         out.put_u64_le(self.sequence);

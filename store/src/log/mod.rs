@@ -42,7 +42,7 @@ use self::cut::Cut;
 use self::recovery::Recovered;
 use self::shard::{DurableEnds, Shard};
 use crate::streams::Streams;
-use crate::{Flush, Options, Position, Result, StoreError};
+use crate::{Options, Position, Result, StoreError};
 
 /// What all threads share of the log.
 #[derive(Debug)]
@@ -187,15 +187,6 @@ impl Log {
             *poison = Some(error.clone());
         }
         error
-    }
-
-    /// Bytes that were ever written to the log, without those that are to be synced some time later: the index has to wait for that.
-    pub(crate) fn bytes_for_index(&self) -> u64 {
-        let end = |shard: &Shard| match shard.flush {
-            Flush::Sync => shard.end(),
-            Flush::Async => shard.durable_end(),
-        };
-        self.shards.iter().map(end).sum()
     }
 
     /// Bytes of the log on disk, from each shard's first segment to its end.

@@ -178,6 +178,9 @@ impl Writer {
             }
         }
         self.shared.mailbox_room.add_permits(permits);
+        if self.shared.flushed_cut.is_due(self.shared.log.shards()) {
+            self.shared.indexer.look();
+        }
     }
 
     /// Passes each receipt to the shards whose sync it waits for.

@@ -1,7 +1,6 @@
 //! The thread that writes what is in memory out: cursors every moment, index entries and retained pointers once there are
 //! enough of them that a file of its own is worth it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -9,15 +8,16 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use super::index::Index;
 use super::table::{self, Table};
 use crate::log::cut::Cut;
+use crate::log::shard::Shard;
 use crate::meta::Meta;
 use crate::shared::Shared;
-use crate::{Pointer, QueueId, Result, StoreError};
+use crate::{Flush, Pointer, QueueId, Result, StoreError};
 
 /// The index is flushed once so many bytes of the log are not in it.
 const FLUSH_LOG_BYTES: u64 = 24 << 20;
-/// More comes while a flush is written: the log writer waits rather than that so many bytes are not in the index. No more than 64 MB are
-/// dispatched again after a crash, unless one append alone has more than [`LARGE_BATCH_BYTES`]; with `flush: async`, beside what was not
-/// synced yet, which the index may not know of.
+/// More comes while a flush is written: where records are acknowledged once they are synced, the log writer waits rather than that so many
+/// bytes are not in the index. No more than 64 MB are dispatched again after a crash, unless one append alone has more than
+/// [`LARGE_BATCH_BYTES`]. Records that are synced later come faster than a disk takes them; it would have to wait for that.
 const UNFLUSHED_LOG_BYTES_MAX: u64 = 60 << 20;
 const LARGE_BATCH_BYTES: u64 = 16 << 20;
 const _: () = assert!(UNFLUSHED_LOG_BYTES_MAX <= 64_000_000);
@@ -34,40 +34,44 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Up to where the index has the log.
 #[derive(Debug)]
-pub(crate) struct FlushedCut {
-    cut: Mutex<Cut>,
-    /// [`Cut::bytes`] of it, for the log writer, which looks at it for every batch.
-    bytes: AtomicU64,
-}
+pub(crate) struct FlushedCut(Mutex<Cut>);
 
 impl FlushedCut {
     pub(crate) fn new(cut: Cut) -> Self {
-        FlushedCut { bytes: AtomicU64::new(cut.bytes()), cut: Mutex::new(cut) }
+        FlushedCut(Mutex::new(cut))
     }
 
     fn set(&self, cut: Cut) {
-        let bytes = cut.bytes();
-        *self.cut.lock() = cut;
-        self.bytes.store(bytes, Ordering::Release);
+        *self.0.lock() = cut;
     }
 
     /// Up to where it has a shard.
     pub(crate) fn end(&self, shard: u16) -> u64 {
-        self.cut.lock().end(shard)
+        self.0.lock().end(shard)
     }
 
-    /// Whether a batch of so many bytes would leave too much that is not in the index, of a log that has `written` for it.
-    pub(crate) fn is_behind(&self, written: u64, batch: u64) -> bool {
-        let behind = written.saturating_sub(self.bytes.load(Ordering::Acquire));
-        behind + batch.min(LARGE_BATCH_BYTES) > UNFLUSHED_LOG_BYTES_MAX
+    /// Whether a batch of so many bytes would leave too much that is not in the index.
+    pub(crate) fn is_behind(&self, shards: &[Shard], batch: u64) -> bool {
+        let synced = shards.iter().filter(|shard| shard.flush == Flush::Sync);
+        self.bytes_behind(synced) + batch.min(LARGE_BATCH_BYTES) > UNFLUSHED_LOG_BYTES_MAX
+    }
+
+    /// Whether a flush is due for what the log has.
+    pub(crate) fn is_due(&self, shards: &[Shard]) -> bool {
+        self.bytes_behind(shards.iter()) >= FLUSH_LOG_BYTES
+    }
+
+    fn bytes_behind<'a>(&self, shards: impl Iterator<Item = &'a Shard>) -> u64 {
+        let cut = self.0.lock();
+        shards.map(|shard| shard.end().saturating_sub(cut.end(shard.number))).sum()
     }
 
     fn bytes_to(&self, later: &Cut) -> u64 {
-        self.cut.lock().bytes_to(later)
+        self.0.lock().bytes_to(later)
     }
 
     fn is(&self, cut: &Cut) -> bool {
-        *self.cut.lock() == *cut
+        *self.0.lock() == *cut
     }
 }
 
@@ -87,6 +91,8 @@ struct State {
     answered: u64,
     /// Someone waits for one that also flushes the index.
     flush: bool,
+    /// A flush is due.
+    look: bool,
     /// How the last one ended.
     error: Option<StoreError>,
     stop: Option<Stop>,
@@ -109,6 +115,15 @@ impl IndexerSignal {
         state.flush = true;
         drop(state);
         self.wake.notify_one();
+    }
+
+    /// Says that a flush is due.
+    pub(crate) fn look(&self) {
+        let mut state = self.state.lock();
+        if !std::mem::replace(&mut state.look, true) {
+            drop(state);
+            self.wake.notify_one();
+        }
     }
 
     /// Asks for a checkpoint and blocks until it is written and flushed.
@@ -138,18 +153,23 @@ pub(crate) fn run(shared: &Shared) {
     let signal = &shared.indexer;
     let mut flushed = Instant::now();
     loop {
-        let (asked, asked_to_flush, stop) = {
+        let (asked, asked_to_flush, stop, earlier) = {
             let mut state = signal.state.lock();
-            if state.asked == state.answered && state.stop.is_none() {
+            if state.asked == state.answered && state.stop.is_none() && !state.look {
                 signal.wake.wait_for(&mut state, shared.options.checkpoint_interval);
             }
-            (state.asked, std::mem::take(&mut state.flush), state.stop)
+            let only_looks =
+                std::mem::take(&mut state.look) && state.asked == state.answered && state.stop.is_none();
+            let earlier = only_looks.then(|| state.error.clone().map_or(Ok(()), Err));
+            (state.asked, std::mem::take(&mut state.flush), state.stop, earlier)
         };
         if stop == Some(Stop::Abandon) {
             answer(shared, asked, Some(StoreError::Closed));
             return;
         }
-        let mut result = shared.cursors.write(&shared.meta, shared.log.durable_sequence());
+        let write_cursors = || shared.cursors.write(&shared.meta, shared.log.durable_sequence());
+        // Cursors have their own time.
+        let mut result = earlier.unwrap_or_else(write_cursors);
         if result.is_ok() && (asked_to_flush || stop.is_some() || is_due(shared, flushed)) {
             result = flush(shared);
             flushed = Instant::now();
