@@ -178,11 +178,11 @@ impl Shared {
     /// Records by pointer; `None` where retention has deleted one. Blocks.
     pub(crate) fn fetch(&self, pointers: &[Pointer]) -> Result<Vec<Option<Record>>> {
         loop {
-            let is_there = |pointer: &Pointer| !self.alive.gone(pointer.position);
-            let (there, left): (Vec<bool>, Vec<Pointer>) = (
-                pointers.iter().map(is_there).collect(),
-                pointers.iter().copied().filter(is_there).collect(),
-            );
+            // Asked once of each: a moment later the answer may be another.
+            let there: Vec<bool> =
+                pointers.iter().map(|pointer| !self.alive.gone(pointer.position)).collect();
+            let left = pointers.iter().zip(&there).filter(|(_, there)| **there);
+            let left: Vec<Pointer> = left.map(|(pointer, _)| *pointer).collect();
             match self.log.read(&left) {
                 Err(StoreError::Gone(_)) => {}
                 records => {

@@ -414,7 +414,7 @@ async fn who_reads_while_segments_go_sees_each_record_or_that_it_is_gone() {
         read += records.len();
         let pointers = records.iter().map(|(_, record)| record.pointer()).collect();
         for (found, (_, record)) in store.fetch(pointers).await.unwrap().into_iter().zip(&records) {
-            assert!(found.is_none_or(|found| found == *record));
+            assert!(found.as_ref().is_none_or(|found| found == record), "{found:?} {record:?}");
         }
     }
     appender.await.unwrap();
