@@ -34,6 +34,10 @@ demo: build ## install what is missing, build, and run the demo: 1,000 vehicles 
 bench-store: build ## build, and measure the store beside what this machine's disk can do: some 20 minutes (BENCH_ARGS)
 	@$(TIDEMILL) bench store $(BENCH_ARGS)
 
+.PHONY: bench-mqtt
+bench-mqtt: build ## build, and measure the hub beside mosquitto, if that is installed: some 8 minutes (BENCH_ARGS)
+	@$(TIDEMILL) bench mqtt --compare $(BENCH_ARGS)
+
 .PHONY: test
 test: bootstrap-test ## install what is missing, build, and run all tests, also against real servers (TEST_ARGS)
 	@# The whole-system tests start the program itself, which `cargo test` would not build for another crate.

@@ -14,7 +14,7 @@
 //! - `telemetry`: logs
 //! - `cli`: the commands
 //! - `demo`: a simulated fleet, and an exact account of what arrived
-//! - `bench`: what the store does on this machine, beside what the machine can do
+//! - `bench`: what the store does on this machine, and what a broker does under load
 
 pub mod api;
 mod bench;

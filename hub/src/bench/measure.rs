@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Advice, fadvise};
+use rustix::fs::{Advice, SeekFrom, fadvise, seek};
 
 use super::{Error, Result};
 
@@ -35,10 +35,37 @@ pub(super) fn busy() -> Option<String> {
 
 /// Resident memory of this process in bytes.
 pub(super) fn resident() -> Result<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm")?;
+    resident_in("/proc/self/statm")
+}
+
+/// Resident memory of another process in bytes.
+pub(super) fn resident_of(pid: u32) -> Result<u64> {
+    resident_in(&format!("/proc/{pid}/statm"))
+}
+
+fn resident_in(path: &str) -> Result<u64> {
+    let statm = about_process(path)?;
     let pages = statm.split_whitespace().nth(1).and_then(|field| field.parse::<u64>().ok());
-    let pages = pages.ok_or_else(|| Error::Other(format!("/proc/self/statm says `{}`", statm.trim())))?;
+    let pages = pages.ok_or_else(|| Error::Other(format!("{path} says `{}`", statm.trim())))?;
     Ok(pages * rustix::param::page_size() as u64)
+}
+
+/// Processor time that all threads of a process have used.
+pub(super) fn cpu_of(pid: u32) -> Result<Duration> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = about_process(&path)?;
+    // The second field is a name in parentheses that may hold anything; utime and stime are the 14th and 15th field.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
+    let ticks: Vec<u64> = fields.skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
+    let [user, system] = ticks[..] else {
+        return Err(Error::Other(format!("{path} says `{}`", stat.trim())));
+    };
+    Ok(Duration::from_secs_f64((user + system) as f64 / rustix::param::clock_ticks_per_second() as f64))
+}
+
+fn about_process(path: &str) -> Result<String> {
+    std::fs::read_to_string(path)
+        .map_err(|error| Error::Other(format!("{path}: {error}; does the process run, and is it yours?")))
 }
 
 /// Resident memory once it has not fallen for `calm`: the allocator gives freed memory back some seconds later, and only where
@@ -88,6 +115,23 @@ pub(super) fn file_bytes(dir: &Path) -> Result<u64> {
     Ok(files(dir)?.iter().map(length).sum())
 }
 
+/// Bytes that were written into the files in a directory and below: without room that is only reserved, in whole blocks. A
+/// file that goes meanwhile does not count.
+pub(super) fn written_bytes(dir: &Path) -> Result<u64> {
+    let files = files(dir).map_err(|error| Error::Other(format!("directory {}: {error}", dir.display())))?;
+    let mut bytes = 0;
+    for path in files {
+        let Ok(file) = File::open(path) else { continue };
+        let mut at = 0;
+        // ENXIO: there is no data from here on.
+        while let Ok(data) = seek(&file, SeekFrom::Data(at)) {
+            at = seek(&file, SeekFrom::Hole(data)).map_err(std::io::Error::from)?;
+            bytes += at - data;
+        }
+    }
+    Ok(bytes)
+}
+
 /// Bytes of a directory's files once they have not changed for half a second: what a database no longer needs, it deletes in
 /// the background.
 pub(super) async fn file_bytes_settled(dir: &Path) -> Result<u64> {
@@ -126,6 +170,18 @@ mod tests {
     }
 
     #[test]
+    fn reserved_room_is_not_written() {
+        let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let file = File::create(dir.path().join("a")).unwrap();
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, 16 << 20).unwrap();
+        std::io::Write::write_all(&mut &file, &[1; 100_000]).unwrap();
+        file.sync_all().unwrap();
+        let written = written_bytes(dir.path()).unwrap();
+        assert!((100_000..1 << 20).contains(&written), "{written}");
+        assert_eq!(file_bytes(dir.path()).unwrap(), 16 << 20);
+    }
+
+    #[test]
     fn the_system_says_what_it_is_asked() {
         assert!(resident().unwrap() > 1 << 20);
         read_from_disk().unwrap();
@@ -134,6 +190,12 @@ mod tests {
         std::fs::write(dir.path().join("a"), [0; 100]).unwrap();
         std::fs::write(dir.path().join("below/b"), [0; 23]).unwrap();
         assert_eq!(file_bytes(dir.path()).unwrap(), 123);
+        let own = std::process::id();
+        assert!(resident_of(own).unwrap() > 1 << 20);
+        let before = cpu_of(own).unwrap();
+        while cpu_of(own).unwrap() == before {
+            std::hint::black_box(vec![1_u8; 1 << 16]);
+        }
         drop_cache(dir.path()).unwrap();
     }
 }

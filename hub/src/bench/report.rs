@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use serde_json::json;
 
+use crate::cli::Failed;
+
 /// What is required of a value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Must {
@@ -13,8 +15,8 @@ pub(super) enum Must {
     AtMost(f64),
     /// At least this part of the limit.
     OfLimit(f64),
-    /// At most the limit, which depends on what happened.
-    UpToLimit,
+    /// At most so many times the limit.
+    UpTo(f64),
 }
 
 /// One measured value.
@@ -48,13 +50,14 @@ impl Line {
         self.limit.filter(|limit| *limit > 0.0).map(|limit| self.value / limit)
     }
 
-    /// Whether the requirement is met.
-    pub(super) fn ok(&self) -> bool {
+    /// Whether the requirement is met; `None` if there is no limit to hold the value against.
+    pub(super) fn ok(&self) -> Option<bool> {
+        let against = |met: &dyn Fn(f64) -> bool| self.limit.map(|_| self.ratio().is_some_and(met));
         match self.must {
-            Must::AtLeast(least) => self.value >= least,
-            Must::AtMost(most) => self.value <= most,
-            Must::OfLimit(part) => self.ratio().is_some_and(|ratio| ratio >= part),
-            Must::UpToLimit => self.ratio().is_some_and(|ratio| ratio <= 1.0),
+            Must::AtLeast(least) => Some(self.value >= least),
+            Must::AtMost(most) => Some(self.value <= most),
+            Must::OfLimit(part) => against(&|ratio| ratio >= part),
+            Must::UpTo(times) => against(&|ratio| ratio <= times),
         }
     }
 
@@ -63,7 +66,8 @@ impl Line {
             Must::AtLeast(least) => format!(">= {}", number(least)),
             Must::AtMost(most) => format!("<= {}", number(most)),
             Must::OfLimit(part) => format!(">= {part} x limit"),
-            Must::UpToLimit => "<= limit".to_owned(),
+            Must::UpTo(1.0) => "<= limit".to_owned(),
+            Must::UpTo(times) => format!("<= {times} x limit"),
         }
     }
 
@@ -77,19 +81,20 @@ impl Line {
     }
 }
 
-/// The table for people.
-pub(super) fn table(lines: &[Line]) -> String {
+/// The table for people, with these names above values and limits.
+pub(super) fn table(lines: &[Line], [value, limit]: [&str; 2]) -> String {
     let mut out = String::new();
     // Writing to a string does not fail.
-    let _ = writeln!(
-        out,
-        "{:<21} {:>12} {:<16} {:>12} {:>7}  {:<14} ",
-        "row", "value", "unit", "limit", "ratio", "must"
-    );
+    let _ =
+        writeln!(out, "{:<21} {value:>12} {:<16} {limit:>12} {:>7}  {:<14} ", "row", "unit", "ratio", "must");
     for line in lines {
         let limit = line.limit.map_or_else(String::new, number);
         let ratio = line.ratio().map_or_else(String::new, |ratio| format!("{ratio:.2}"));
-        let verdict = if line.ok() { "ok" } else { "MISSED" };
+        let verdict = match line.ok() {
+            Some(true) => "ok",
+            Some(false) => "MISSED",
+            None => "",
+        };
         let text = format!(
             "{:<21} {:>12} {:<16} {limit:>12} {ratio:>7}  {:<14} {verdict:<6}  {}",
             line.row,
@@ -101,6 +106,15 @@ pub(super) fn table(lines: &[Line]) -> String {
         let _ = writeln!(out, "{}", text.trim_end());
     }
     out
+}
+
+/// Fails if a requirement is missed, unless sizes were so small (`quick`) that figures mean nothing.
+pub(super) fn met(lines: &[Line], quick: bool) -> Result<(), Failed> {
+    let missed = lines.iter().filter(|line| line.ok() == Some(false)).count();
+    if missed > 0 && !quick {
+        return Err(Failed::because(format!("{missed} of {} requirements are missed", lines.len())));
+    }
+    Ok(())
 }
 
 /// A number as people read it: thousands grouped, and decimals only where they matter.
@@ -128,22 +142,26 @@ mod tests {
             Line::new("append", 1_234_567.8, "records/s", Must::OfLimit(0.5)).limit(2_000_000.0),
             Line::new("sync-fdatasyncs", 12.25, "records/sync", Must::AtLeast(16.0)),
             Line::new("memory", 249.5, "B/queue", Must::AtMost(250.0)).note("1,000,000 queues"),
-            Line::new("open-crash", 4.5, "s", Must::UpToLimit).limit(3.5).note("64 MB dispatched again"),
+            Line::new("open-crash", 4.5, "s", Must::UpTo(1.0)).limit(3.5).note("64 MB dispatched again"),
         ]
     }
 
     #[test]
     fn the_table_and_the_json_say_the_same() {
-        insta::assert_snapshot!(table(&lines()));
+        insta::assert_snapshot!(table(&lines(), ["value", "limit"]));
         insta::assert_snapshot!(lines().iter().map(Line::json).collect::<String>());
     }
 
     #[test]
     fn a_requirement_is_met_or_not() {
-        let met: Vec<bool> = lines().iter().map(Line::ok).collect();
-        assert_eq!(met, [true, false, true, false]);
-        let no_limit = Line::new("append", 1.0, "records/s", Must::OfLimit(0.5)).limit(0.0);
-        assert!(!no_limit.ok(), "a limit of nothing proves nothing");
+        let ok: Vec<Option<bool>> = lines().iter().map(Line::ok).collect();
+        assert_eq!(ok, [true, false, true, false].map(Some));
+        assert!(
+            met(&lines()[..1], false).is_ok() && met(&lines(), false).is_err() && met(&lines(), true).is_ok()
+        );
+        let unlimited = Line::new("append", 1.0, "records/s", Must::OfLimit(0.5));
+        assert_eq!(unlimited.ok(), None);
+        assert_eq!(unlimited.limit(0.0).ok(), Some(false), "a limit of nothing proves nothing");
     }
 
     #[test]

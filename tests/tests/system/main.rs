@@ -11,7 +11,7 @@
 //! - [`restart`] a graceful stop and a start in place
 //! - [`refusals`] bad input
 //! - [`examples`] the examples
-//! - [`bench`] `tidemill bench store`
+//! - [`bench`] `tidemill bench`
 //! - [`services`] the servers themselves
 
 mod bench;
