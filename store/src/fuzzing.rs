@@ -18,8 +18,9 @@ use crate::queue::block_key::BlockKey;
 use crate::queue::ends;
 use crate::{NewRecord, Position, QueueId};
 
-/// The segment is of version 1.
+/// The segment is of version 1, or of version 2.
 const OLD: u8 = 1;
+const LATER: u8 = 4;
 /// Checksums are made right, so that what comes after them is reached.
 const CHECKED: u8 = 2;
 
@@ -32,8 +33,12 @@ pub fn record(data: &[u8]) {
         let _ = SegmentHeader::decode(header);
     }
     let Some((how, body)) = data.split_first() else { return };
-    let version = if how & OLD != 0 { 1 } else { SEGMENT_VERSION };
-    let first = Position::new(u16::from(how >> 2), 0);
+    let version = match how & (OLD | LATER) {
+        0 => SEGMENT_VERSION,
+        LATER => 2,
+        _ => 1,
+    };
+    let first = Position::new(u16::from(how >> 3), 0);
     let header = SegmentHeader { version, log: Uuid::nil(), first, first_sequence: 0 };
     let mut bytes = header.encode().to_vec();
     bytes.extend_from_slice(body);

@@ -79,7 +79,10 @@ impl Deleter {
             let mut failed = None;
             for number in 0..self.shared.log.shards().len() {
                 if let Err(error) = self.look_at(number, now_ms) {
-                    failed = Some(self.make_room(error));
+                    let error = self.make_room(error);
+                    // That it was the room counts, whatever else a shard says.
+                    failed =
+                        failed.filter(|failed| matches!(failed, StoreError::Full { .. })).or(Some(error));
                 }
             }
             self.free();

@@ -208,7 +208,7 @@ impl Store {
         let mut layout = Layout::with_room(records.len(), bytes);
         records.iter().for_each(|record| layout.push(record, None));
         drop(records);
-        layout.route(&self.0.shared.routes.read());
+        layout.route_early(&self.0.shared.routes.read());
         // A batch larger than the mailbox goes alone.
         let permits = (layout.waiting_bytes() / 1024 + 1).min(self.0.kibibytes);
         let room = &self.0.shared.mailbox_room;

@@ -370,6 +370,29 @@ async fn the_log_refuses_records_before_an_index_that_fails_lacks_too_much() {
     assert_eq!(store.queue_end(queue), Some(stored + 51));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flush_that_failed_is_tried_again_however_many_records_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(Options::new(dir.path())).unwrap();
+    store.open_filter("#").await.unwrap();
+    let fault = fail_nth(dir.path(), Point::IndexIngest, 1, EIO);
+    let mut number = 0;
+    while store.fault().is_none() {
+        store.append(large(number)).await.unwrap();
+        number += 1;
+    }
+    assert!(fault.struck() && number >= 20);
+    // Each of these says that a flush is due; some are refused meanwhile.
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while store.fault().is_some() {
+        let _ = store.append(large(number)).await;
+        number += 1;
+        assert!(std::time::Instant::now() < until, "it does not recover");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    store.append(large(number)).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_meta_database_that_fails_keeps_what_it_had() {
     let mut struck = 0;

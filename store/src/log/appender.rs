@@ -11,6 +11,9 @@ use super::segment::Segment;
 use super::shard::Shard;
 use crate::{Pointer, Result, StoreError};
 
+/// Larger memory than this, which only a large append needs, goes back.
+const REUSED_BYTES_MAX: usize = 1 << 20;
+
 /// What the log writer knows of one shard, and the records of a batch that go there.
 pub(super) struct Appender {
     number: u16,
@@ -109,6 +112,10 @@ impl Appender {
         pointers: &mut Vec<Pointer>,
     ) {
         if self.buffer.is_empty() {
+            // What stays in memory is counted by what is in it: a small batch in a large buffer would not be.
+            if self.buffer.capacity() / 2 > self.bytes {
+                self.buffer = BytesMut::new();
+            }
             self.buffer.reserve(self.bytes);
         }
         let durable = shard.durable_end();
@@ -140,7 +147,8 @@ impl Appender {
         self.bytes = 0;
         let gone = shard.tail.write().push(start, written);
         // Its memory again, if nobody reads it any more: new memory costs as much as writing a record does.
-        self.buffer = gone.and_then(|gone| gone.try_into_mut().ok()).unwrap_or_default();
+        let free = gone.and_then(|gone| gone.try_into_mut().ok());
+        self.buffer = free.filter(|free| free.capacity() <= REUSED_BYTES_MAX).unwrap_or_default();
         self.buffer.clear();
         shard.set_end(self.end);
         bytes

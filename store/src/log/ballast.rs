@@ -68,13 +68,14 @@ impl Ballast {
 
     /// Gives the room back to the disk. The file stays, so that a restart knows.
     fn give_up(&self) -> Result<()> {
-        if !self.held.swap(false, Ordering::AcqRel) {
+        if !self.held.load(Ordering::Acquire) {
             return Ok(());
         }
         self.given_up.store(true, Ordering::Release);
         fault::hit(Point::Truncate, &self.path)
             .and_then(|()| File::create(&self.path).map(drop))
             .map_err(|error| io_error("truncate", &self.path, &error))?;
+        self.held.store(false, Ordering::Release);
         tracing::warn!(
             bytes = BALLAST_BYTES,
             "the disk is full: its last room is given to retention; new records are refused until there is more"
@@ -99,7 +100,11 @@ impl Ballast {
                 self.given_up.store(false, Ordering::Release);
             }
             Err(error) => {
-                // As on a file system that cannot reserve space. What it took goes back, and an empty file would be one that was given up.
+                if error.kind() == std::io::ErrorKind::Unsupported {
+                    // A file system that cannot set room aside has none to give up, whatever file was found there.
+                    self.given_up.store(false, Ordering::Release);
+                }
+                // What it took goes back; an empty file would be one that was given up.
                 let _ = if self.is_given_up() {
                     File::create(&self.path).is_ok()
                 } else {

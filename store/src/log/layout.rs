@@ -12,6 +12,10 @@ use crate::{NewRecord, Retain};
 
 /// Queues that are looked at together before the first of them gets its entry.
 const AHEAD: usize = 64;
+/// Topics that are looked up together: more would not overlap more, and each takes memory on its way.
+const TOPICS: usize = 64;
+/// A layout that waits takes no more for its queues than its records do, but at least this.
+const WAITING_QUEUES_BYTES: usize = 64 << 10;
 
 /// Records as they will be on disk but for their stamps, and where they go.
 #[derive(Debug, Default)]
@@ -84,21 +88,27 @@ impl Layout {
             }
             laid.topic = topics.len() as u32 - 1;
         }
-        let mut found = Vec::with_capacity(4 * topics.len());
-        routes.queues(&topics, &mut found);
-        let shards: SmallVec<[u16; 8]> = topics.iter().map(|topic| routes.shard(topic)).collect();
         self.queues.clear();
         self.shards.clear();
+        let mut found = Vec::with_capacity(4 * topics.len().min(TOPICS));
         let (mut of_topic, mut from) = (0..0, 0);
-        let mut number = None;
+        let (mut number, mut shard) = (None, 0);
         for laid in &mut self.records {
             if number != Some(laid.topic) {
                 number = Some(laid.topic);
-                let count = found.iter().skip(from).take_while(|(topic, _)| *topic == laid.topic).count();
+                let (first, at) = (laid.topic as usize / TOPICS * TOPICS, laid.topic as usize % TOPICS);
+                if at == 0 {
+                    let some = topics.get(first..topics.len().min(first + TOPICS)).unwrap_or_default();
+                    routes.queues(some, &mut found);
+                    from = 0;
+                }
+                let is_its = |(topic, _): &&(u32, u32)| *topic as usize == at;
+                let count = found.iter().skip(from).take_while(is_its).count();
                 of_topic = from..from + count;
                 from += count;
+                shard = topics.get(first + at).map_or(0, |topic| routes.shard(topic));
             }
-            laid.shard = shards.get(laid.topic as usize).copied().unwrap_or_default();
+            laid.shard = shard;
             let size = laid.size as usize;
             match self.shards.iter_mut().find(|(shard, _)| *shard == laid.shard) {
                 Some((_, bytes)) => *bytes += size,
@@ -109,6 +119,15 @@ impl Layout {
                 self.queues.extend(queues.iter().map(|(_, queue)| *queue));
             }
             laid.queues_end = self.queues.len() as u32;
+        }
+    }
+
+    /// The same ahead of time, unless its queues would take more memory than its records while it waits for the log writer.
+    pub(crate) fn route_early(&mut self, routes: &Routes) {
+        self.route(routes);
+        if self.queues.len() * size_of::<SlotIndex>() > self.bytes.len().max(WAITING_QUEUES_BYTES) {
+            self.queues = Vec::new();
+            self.generation = 0;
         }
     }
 
@@ -124,7 +143,7 @@ impl Layout {
 
     /// Memory it takes while it waits, about.
     pub(crate) fn waiting_bytes(&self) -> usize {
-        self.bytes.len() + self.queues.len() * size_of::<SlotIndex>()
+        self.bytes.len() + self.records.len() * size_of::<Laid>() + self.queues.len() * size_of::<SlotIndex>()
     }
 
     /// Shards that the records go to, and how many bytes to each.
@@ -226,6 +245,30 @@ mod tests {
         }
         assert_eq!(ahead, entered);
         assert_eq!(entered.len(), 9 * (AHEAD / 2 + 3));
+    }
+
+    #[test]
+    fn many_topics_and_many_queues_come_out_the_same() {
+        let mut routes = Routes::new(Streams::only_one());
+        for queue in 0..300 {
+            routes.add(&format!("t/{}", queue / 2), queue);
+        }
+        let mut layout = Layout::default();
+        let topics: Vec<u32> = (0..3 * TOPICS as u32 + 7).map(|n| n * 7 % 160).collect();
+        for topic in &topics {
+            let topic = bytestring::ByteString::from(format!("t/{topic}"));
+            layout.push(&NewRecord { topic, ..record("") }, None);
+        }
+        layout.route_early(&routes);
+        let expected = |topic: &u32| if *topic < 150 { vec![topic * 2, topic * 2 + 1] } else { vec![] };
+        assert!(queues(&layout).into_iter().eq(topics.iter().map(expected)));
+
+        (0..WAITING_QUEUES_BYTES as u32).for_each(|queue| routes.add("#", 300 + queue));
+        layout.route_early(&routes);
+        assert_eq!(layout.queues.capacity(), 0, "they would take more than the records");
+        layout.route(&routes);
+        let all = queues(&layout);
+        assert!(all.iter().all(|queues| queues.len() >= WAITING_QUEUES_BYTES));
     }
 
     #[test]

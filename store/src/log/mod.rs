@@ -171,7 +171,7 @@ impl Log {
 
     /// Why the log takes no records, if it does not.
     pub(crate) fn fault(&self) -> Option<StoreError> {
-        self.poisoned().or_else(|| self.full.lock().clone())
+        self.poisoned().or_else(|| self.full.lock().clone()).or_else(|| self.refuses_records().err())
     }
 
     pub(crate) fn poisoned(&self) -> Option<StoreError> {

@@ -152,24 +152,28 @@ impl IndexerSignal {
 pub(crate) fn run(shared: &Shared) {
     let signal = &shared.indexer;
     let mut flushed = Instant::now();
+    let mut cursors_written = Instant::now();
     loop {
-        let (asked, asked_to_flush, stop, earlier) = {
+        let (asked, asked_to_flush, stop, is_asked) = {
             let mut state = signal.state.lock();
             if state.asked == state.answered && state.stop.is_none() && !state.look {
                 signal.wake.wait_for(&mut state, shared.options.checkpoint_interval);
             }
-            let only_looks =
-                std::mem::take(&mut state.look) && state.asked == state.answered && state.stop.is_none();
-            let earlier = only_looks.then(|| state.error.clone().map_or(Ok(()), Err));
-            (state.asked, std::mem::take(&mut state.flush), state.stop, earlier)
+            state.look = false;
+            // What failed is tried again as a whole.
+            let is_asked = state.asked != state.answered || state.stop.is_some() || state.error.is_some();
+            (state.asked, std::mem::take(&mut state.flush), state.stop, is_asked)
         };
         if stop == Some(Stop::Abandon) {
             answer(shared, asked, Some(StoreError::Closed));
             return;
         }
-        let write_cursors = || shared.cursors.write(&shared.meta, shared.log.durable_sequence());
-        // Cursors have their own time.
-        let mut result = earlier.unwrap_or_else(write_cursors);
+        let mut result = Ok(());
+        // A flush that is due does not hurry them, however many follow each other.
+        if is_asked || cursors_written.elapsed() >= shared.options.checkpoint_interval {
+            result = shared.cursors.write(&shared.meta, shared.log.durable_sequence());
+            cursors_written = Instant::now();
+        }
         if result.is_ok() && (asked_to_flush || stop.is_some() || is_due(shared, flushed)) {
             result = flush(shared);
             flushed = Instant::now();
@@ -179,10 +183,13 @@ pub(crate) fn run(shared: &Shared) {
         if stop.is_some() {
             return;
         }
+        let until = Instant::now() + RETRY_PAUSE;
         let mut state = signal.state.lock();
-        if state.error.is_some() && state.stop.is_none() {
-            signal.wake.wait_for(&mut state, RETRY_PAUSE);
-        }
+        while state.error.is_some()
+            && state.stop.is_none()
+            && state.asked == state.answered
+            && !signal.wake.wait_until(&mut state, until).timed_out()
+        {}
     }
 }
 
