@@ -20,7 +20,7 @@ use crate::{Position, Result, StoreError};
 const PREALLOCATE_BYTES: u64 = 16 << 20;
 /// A segment that goes gives its space back in steps of this many bytes: freeing all of it at once would hold up the file system,
 /// and every append with it.
-const FREE_BYTES: u64 = 16 << 20;
+const FREE_BYTES: u64 = 2 << 20;
 /// Between two of these steps.
 const FREE_PAUSE: Duration = Duration::from_millis(5);
 /// What the name of a segment ends with that was deleted, as long as its file is there.
