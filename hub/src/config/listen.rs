@@ -12,7 +12,7 @@ use super::flags::flag_diagnostic;
 pub(super) enum Place<'a> {
     /// With a flag: `--mqtt`.
     Flag(&'static str),
-    /// In the file: its `mqtt:` or `http:` map, if it has one.
+    /// In the file: what to mark there.
     File(&'a Node),
 }
 
@@ -39,7 +39,6 @@ pub(super) fn check(
                 Some("add --allow-anonymous if the network around it is trusted, or listen on 127.0.0.1"),
             ),
             Place::File(node) => {
-                let node = node.get("listen").unwrap_or(node);
                 let hint = format!(
                     "say `{section}: {{ allow_anonymous: true }}` if the network around it is trusted, or listen on 127.0.0.1"
                 );

@@ -271,13 +271,19 @@ fn apply_listen(
     mqtt: &mut mqtt::Options,
     http: &mut HttpSettings,
 ) -> Vec<Diagnostic> {
-    let place =
-        |section: &str, flagged: bool, flag: &'static str| match main.and_then(|node| node.get(section)) {
-            Some(node) if !flagged => Place::File(node),
-            _ => Place::Flag(flag),
-        };
+    let place = |section, flagged: bool, flag: &'static str| match main {
+        Some(main) if !flagged && main.get(section).is_some() => Place::File(at(main, section, "listen")),
+        _ => Place::Flag(flag),
+    };
     if !flags.mqtt.is_empty() {
         mqtt.listen.clone_from(&flags.mqtt);
+        mqtt.listeners.clear();
+    }
+    let listeners = main.and_then(|main| main.get("mqtt")).and_then(|mqtt| mqtt.get("listeners"));
+    let short = main.and_then(|main| main.get("mqtt")).and_then(|mqtt| mqtt.get("listen"));
+    if !mqtt.listeners.is_empty() && short.is_none() {
+        // The default is for those who name no address at all.
+        mqtt.listen.clear();
     }
     if let Some(address) = flags.http {
         http.listen = address;
@@ -287,6 +293,11 @@ fn apply_listen(
     let mqtt_place = place("mqtt", !flags.mqtt.is_empty(), "--mqtt");
     let http_place = place("http", flags.http.is_some(), "--http");
     let mut problems = listen::check("mqtt", &mqtt.listen, mqtt.allow_anonymous, &mqtt_place);
+    let nodes = listeners.and_then(Node::as_seq).unwrap_or_default();
+    for (listener, node) in mqtt.listeners.iter().zip(nodes) {
+        let place = Place::File(node.get("address").unwrap_or(node));
+        problems.extend(listen::check("mqtt", &[listener.address], mqtt.allow_anonymous, &place));
+    }
     problems.extend(listen::check("http", &[http.listen], http.allow_anonymous, &http_place));
     problems
 }
@@ -410,6 +421,30 @@ mod tests {
         insta::assert_snapshot!(error.unwrap_or_default());
         let flags = Flags { allow_anonymous: true, ..flags };
         assert!(load(&Source { flags, ..Source::default() }).is_ok());
+    }
+
+    #[test]
+    fn listeners_take_the_place_of_the_default_address_and_flags_that_of_both() {
+        let text = "mqtt: { listeners: [ { name: devices, address: \"127.0.0.1:1\" } ] }\n";
+        let addresses = |text: &str, flags| -> Vec<String> {
+            let config = inline(text, flags).unwrap_or_else(|error| panic!("{}", error.render()));
+            let all = config.mqtt.all_listeners();
+            all.iter().map(|listener| format!("{} {}", listener.name, listener.address)).collect()
+        };
+        assert_eq!(addresses(text, Flags::default()), ["devices 127.0.0.1:1"]);
+        let both = text.replace("listeners:", "listen: [\"127.0.0.1:2\"], listeners:");
+        assert_eq!(addresses(&both, Flags::default()), ["127.0.0.1:2 127.0.0.1:2", "devices 127.0.0.1:1"]);
+        let flags = Flags { mqtt: vec!["127.0.0.1:3".parse().unwrap()], ..Flags::default() };
+        assert_eq!(addresses(&both, flags), ["127.0.0.1:3 127.0.0.1:3"]);
+    }
+
+    #[test]
+    fn every_listener_is_looked_at() {
+        insta::assert_snapshot!(problems(
+            "mqtt:\n  listeners:\n    - { name: near, address: \"127.0.0.1:1\" }\n    \
+             - { name: far, address: \"0.0.0.0:2\" }\n    - { name: near, address: \"127.0.0.1:3\" }\n"
+        ));
+        insta::assert_snapshot!(problems("mqtt: { listeners: [ { name: a, adress: \"127.0.0.1:1\" } ] }\n"));
     }
 
     #[test]

@@ -8,7 +8,9 @@
 //! - [`codec`]: packets, without I/O
 //! - [`session`]: protocol state, without I/O
 //! - [`Options`]: what can be set
-//! - `listener`: network threads, accepting
+//! - `listener`: addresses, accepting, network threads
+//! - `transport`: what bytes go through
+//! - `peer`: who is at the other end
 //! - `connection`: one client: handshake, packets, delivery, end
 //! - `registry`: which client has a session, and who has the session
 //! - `sessions`: sessions in the store: opened, written, ended; wills and expiry when they are due
@@ -20,6 +22,7 @@ pub mod codec;
 mod connection;
 mod listener;
 mod options;
+mod peer;
 mod recovery;
 mod registry;
 pub mod session;
@@ -27,6 +30,7 @@ mod sessions;
 mod share;
 mod shared;
 mod stats;
+mod transport;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,10 +40,11 @@ use tidemill_store::{Store, StoreError};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+pub use listener::ListenerOptions;
 pub use options::{OptionError, Options};
 pub use stats::BrokerStats;
 
-use listener::Threads;
+use listener::{Listener, Threads};
 use shared::{Phase, Shared};
 
 /// How often [`Broker::stop`] looks whether the connections are gone.
@@ -58,8 +63,13 @@ pub enum StartError {
     #[error("starting network threads: {0}")]
     Threads(std::io::Error),
     /// An address could not be listened on.
-    #[error("cannot listen on {address}: {error}; choose another address with --mqtt or `mqtt.listen`")]
+    #[error(
+        "listener `{name}` cannot listen on {address}: {error}; choose another address with --mqtt, `mqtt.listen` or \
+         `mqtt.listeners`"
+    )]
     Listen {
+        /// The listener's name.
+        name: String,
         /// The address.
         address: SocketAddr,
         /// What the system said.
@@ -83,26 +93,25 @@ impl Broker {
     pub async fn start(options: Options, store: Store) -> Result<Broker, StartError> {
         options.check()?;
         let mut listeners = Vec::new();
-        for address in &options.listen {
-            let failed = |error| StartError::Listen { address: *address, error };
+        for listener in options.all_listeners() {
+            let (name, address) = (listener.name.clone(), listener.address);
             // Bound first, so that a taken address is known at once; accepting begins last.
-            let listener = listener::bind(*address).map_err(failed)?;
-            let bound = listener.local_addr().map_err(failed)?;
-            listeners.push((listener, bound));
+            let bound = Listener::bind(listener);
+            listeners.push(bound.map_err(|error| StartError::Listen { name, address, error })?);
         }
         let threads = Arc::new(Threads::start(options.thread_count()).map_err(StartError::Threads)?);
         let shared = Shared::new(options, store);
-        let addresses = listeners.iter().map(|(_, address)| *address).collect();
+        let addresses = listeners.iter().map(|(_, listener)| listener.address).collect();
         let broker = Broker { shared, threads, addresses };
         let Broker { shared, threads, .. } = &broker;
         recovery::recover(shared).await?;
         if let Some(runtime) = threads.next() {
             runtime.spawn(sessions::watch_due(Arc::clone(shared)));
         }
-        for (listener, address) in listeners {
+        for (socket, listener) in listeners {
             if let Some(runtime) = threads.next() {
-                runtime.spawn(listener::accept(listener, Arc::clone(shared), Arc::clone(threads)));
-                info!(%address, "MQTT listening");
+                info!(listener = listener.options.name, address = %listener.address, "MQTT listening");
+                runtime.spawn(listener::accept(socket, listener, Arc::clone(shared), Arc::clone(threads)));
             }
         }
         Ok(broker)

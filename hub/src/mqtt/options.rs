@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use tidemill_rules::units;
 
+use super::listener::ListenerOptions;
 use super::session::NEVER;
 
 /// An option that cannot be.
@@ -22,8 +23,11 @@ pub struct OptionError {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
-    /// Where to listen. Default: 127.0.0.1:1883. Port 0 takes any free one.
+    /// Where to listen for plain TCP, each with nothing of its own. Default: 127.0.0.1:1883, or nowhere if there are
+    /// `listeners`. Port 0 takes any free one.
     pub listen: Vec<SocketAddr>,
+    /// Further addresses, each with what holds for it. Default: none.
+    pub listeners: Vec<ListenerOptions>,
     /// Whether to listen beyond loopback although nobody has to say who they are. Default: no.
     pub allow_anonymous: bool,
     /// Network threads; a connection stays on one. 0, the default, is one for each core.
@@ -71,6 +75,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 1883))],
+            listeners: Vec::new(),
             allow_anonymous: false,
             threads: 0,
             connections_max: 100_000,
@@ -90,6 +95,12 @@ impl Default for Options {
 }
 
 impl Options {
+    /// Those of `listen`, then `listeners`.
+    pub(crate) fn all_listeners(&self) -> Vec<ListenerOptions> {
+        let plain = self.listen.iter().copied().map(ListenerOptions::plain);
+        plain.chain(self.listeners.iter().cloned()).collect()
+    }
+
     /// Network threads to start.
     pub(super) fn thread_count(&self) -> usize {
         match self.threads {
@@ -121,8 +132,14 @@ impl Options {
     /// The first key whose value is of no use.
     pub(crate) fn check(&self) -> Result<(), OptionError> {
         let refuse = |key, what: &str| Err(OptionError { key, what: what.to_owned() });
-        if self.listen.is_empty() {
+        let listeners = self.all_listeners();
+        if listeners.is_empty() {
             return refuse("listen", "is empty; name at least one address");
+        }
+        for (at, listener) in listeners.iter().enumerate().skip(self.listen.len()) {
+            if let Err(what) = listener.check(listeners.get(..at).unwrap_or_default()) {
+                return refuse("listeners", &what);
+            }
         }
         for (key, zero) in [
             ("connections_max", self.connections_max == 0),

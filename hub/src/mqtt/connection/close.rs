@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::io::Interest;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
@@ -12,6 +12,7 @@ use tracing::warn;
 use super::super::codec::{Disconnect, DisconnectProperties, Packet, ReasonCode, Version};
 use super::super::session::Session;
 use super::super::shared::now_ms;
+use super::super::transport::Transport;
 use super::super::{sessions, share};
 use super::{Connection, Output};
 
@@ -124,7 +125,7 @@ impl Connection {
                 self.send(&Packet::Disconnect(Disconnect { reason, properties: Default::default() }));
             }
         }
-        self.tally.bytes_out += write_out(&self.stream, &mut self.output).await;
+        self.tally.bytes_out += write_out(&mut self.stream, &mut self.output).await;
     }
 
     /// Takes the watches and memberships away.
@@ -196,7 +197,7 @@ impl Drop for Connection {
 }
 
 /// Writes what is left to be written, for a short while; how many bytes that was.
-pub(super) async fn write_out(stream: &TcpStream, output: &mut Output) -> u64 {
+pub(super) async fn write_out(stream: &mut Transport, output: &mut Output) -> u64 {
     let until = Instant::now() + LAST_WRITE_MAX;
     let mut written = 0;
     while !output.is_empty() {
@@ -204,7 +205,9 @@ pub(super) async fn write_out(stream: &TcpStream, output: &mut Output) -> u64 {
             Ok(count) => written += count as u64,
             Err(_) => break,
         }
-        if !output.is_empty() && !matches!(timeout_at(until, stream.writable()).await, Ok(Ok(()))) {
+        if !output.is_empty()
+            && !matches!(timeout_at(until, stream.ready(Interest::WRITABLE)).await, Ok(Ok(_)))
+        {
             break;
         }
     }

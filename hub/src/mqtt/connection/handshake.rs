@@ -1,6 +1,5 @@
 //! From an accepted socket to a CONNACK: reading the CONNECT, finding the session, taking it over.
 
-use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,15 +7,17 @@ use std::time::Duration;
 use bytes::BytesMut;
 use bytestring::ByteString;
 use tidemill_store::Watcher;
-use tokio::net::TcpStream;
+use tokio::io::Interest;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, error, warn};
 
 use super::super::codec::{Connack, ConnackProperties, Connect, Decoder, Packet, ReasonCode, Version, topic};
+use super::super::peer::Peer;
 use super::super::registry::{Holder, Mail};
 use super::super::session::{Session, Will};
 use super::super::sessions;
 use super::super::shared::{Phase, Shared};
+use super::super::transport::Transport;
 use super::close::write_out;
 use super::delivery::Delivery;
 use super::inbound::plain_properties;
@@ -30,14 +31,15 @@ struct Refusal {
 
 /// Reads a CONNECT, opens its session and answers. `None` if it comes to nothing, of which the client was told
 /// what it can be told.
-pub(super) async fn accept(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr) -> Option<Connection> {
+pub(super) async fn accept(shared: Arc<Shared>, mut stream: Transport, peer: Peer) -> Option<Connection> {
+    let peer = Arc::new(peer);
     let mut decoder = Decoder::server(shared.options.packet_bytes_max as usize);
     let mut input = BytesMut::new();
-    let reading = read_connect(&stream, &mut decoder, &mut input);
+    let reading = read_connect(&mut stream, &mut decoder, &mut input);
     let read = match timeout(shared.options.connect_timeout, reading).await {
         Ok(read) => read,
         Err(_) => {
-            debug!(%peer, "no CONNECT within connect_timeout; closed");
+            debug!(peer = %peer.address, "no CONNECT within connect_timeout; closed");
             shared.counters.refuse(ReasonCode::KEEP_ALIVE_TIMEOUT);
             return None;
         }
@@ -47,7 +49,7 @@ pub(super) async fn accept(shared: Arc<Shared>, stream: TcpStream, peer: SocketA
         Ok(Some(connect)) => {
             let version = connect.version;
             match check(&shared, &connect) {
-                Ok(()) => match open(&shared, stream, decoder, input, *connect).await {
+                Ok(()) => match open(&shared, stream, &peer, decoder, input, *connect).await {
                     Ok(connection) => return Some(connection),
                     Err((stream, refusal)) => (stream, Some(version), refusal),
                 },
@@ -55,24 +57,24 @@ pub(super) async fn accept(shared: Arc<Shared>, stream: TcpStream, peer: SocketA
             }
         }
         Err(error) => {
-            debug!(%peer, %error, "a CONNECT was refused");
+            debug!(peer = %peer.address, %error, "a CONNECT was refused");
             // 3.1.1 has no answer to a malformed CONNECT, and an MQTT 5 server MAY close without one.
             let version = decoder.version();
             (stream, version, Refusal { reason: error.reason, what: error.what })
         }
     };
-    let (stream, version, refusal) = refused;
-    debug!(%peer, reason = %refusal.reason, what = refusal.what, "a connection was refused");
+    let (mut stream, version, refusal) = refused;
+    debug!(peer = %peer.address, reason = %refusal.reason, what = refusal.what, "a connection was refused");
     shared.counters.refuse(refusal.reason);
     if let Some(version) = version {
-        refuse(&stream, version, &refusal).await;
+        refuse(&mut stream, version, &refusal).await;
     }
     None
 }
 
 /// Reads until a whole CONNECT is there; `None` if the client went before.
 async fn read_connect(
-    stream: &TcpStream,
+    stream: &mut Transport,
     decoder: &mut Decoder,
     input: &mut BytesMut,
 ) -> Result<Option<Box<Connect>>, super::super::codec::DecodeError> {
@@ -84,7 +86,7 @@ async fn read_connect(
                 _ => None,
             });
         }
-        if stream.readable().await.is_err() {
+        if stream.ready(Interest::READABLE).await.is_err() {
             return Ok(None);
         }
         input.reserve(READ_BYTES);
@@ -98,7 +100,7 @@ async fn read_connect(
 }
 
 /// Answers with a refusal, where the version has one for it.
-async fn refuse(stream: &TcpStream, version: Version, refusal: &Refusal) {
+async fn refuse(stream: &mut Transport, version: Version, refusal: &Refusal) {
     if version == Version::V311 && refusal.reason.to_v311_connack().is_none() {
         return;
     }
@@ -159,11 +161,12 @@ struct Found {
 /// Opens the session and sends the CONNACK.
 async fn open(
     shared: &Arc<Shared>,
-    stream: TcpStream,
+    stream: Transport,
+    peer: &Arc<Peer>,
     decoder: Decoder,
     input: BytesMut,
     connect: Connect,
-) -> Result<Connection, (TcpStream, Refusal)> {
+) -> Result<Connection, (Transport, Refusal)> {
     let assigned = connect.client_id.is_empty().then(|| ByteString::from(uuid::Uuid::new_v4().to_string()));
     // A copy: a slice would keep the read buffer for as long as the session.
     let client = assigned.clone().unwrap_or_else(|| ByteString::from(&*connect.client_id));
@@ -202,7 +205,8 @@ async fn open(
     shared.registry.online(&client, Arc::clone(&mail));
     drop(gate);
 
-    let mut connection = connection(shared, stream, decoder, input, &connect, session, durable, mail, user);
+    let mut connection =
+        connection(shared, stream, peer, decoder, input, &connect, session, durable, mail, user);
     let connack = connack(shared, &connect, present, assigned, asked_s, expiry_s);
     connection.send(&Packet::Connack(Box::new(connack)));
     connection.tally.packets_in += 1;
@@ -267,7 +271,8 @@ async fn keep(shared: &Shared, session: &Session, durable: bool) -> Result<bool,
 #[expect(clippy::too_many_arguments, reason = "the parts that a connection is made of, each once")]
 fn connection(
     shared: &Arc<Shared>,
-    stream: TcpStream,
+    stream: Transport,
+    peer: &Arc<Peer>,
     decoder: Decoder,
     input: BytesMut,
     connect: &Connect,
@@ -296,6 +301,7 @@ fn connection(
         phase: shared.phase.subscribe(),
         shared: Arc::clone(shared),
         stream,
+        peer: Arc::clone(peer),
         version: connect.version,
         limits,
         plain_properties: plain_properties(&session.client, user.as_ref()),

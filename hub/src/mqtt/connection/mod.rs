@@ -21,7 +21,6 @@ mod subscribe;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -42,10 +41,12 @@ use self::delivery::Delivery;
 use self::inbound::{AckDue, Pending};
 use self::output::Output;
 use super::codec::{Decoder, Packet, ReasonCode, Version};
+use super::peer::Peer;
 use super::registry::Mail;
 use super::session::Session;
 use super::shared::{Phase, Shared};
 use super::stats::Tally;
+use super::transport::Transport;
 
 /// Bytes read with one call.
 const READ_BYTES: usize = 16 << 10;
@@ -70,7 +71,8 @@ struct Limits {
 /// See the module's text.
 struct Connection {
     shared: Arc<Shared>,
-    stream: TcpStream,
+    stream: Transport,
+    peer: Arc<Peer>,
     version: Version,
     limits: Limits,
     session: Session,
@@ -123,11 +125,12 @@ enum Event {
 }
 
 /// Serves an accepted connection until it ends. Never fails: what goes wrong ends this connection only.
-pub(super) async fn serve(shared: Arc<Shared>, stream: std::net::TcpStream, peer: SocketAddr) {
+pub(super) async fn serve(shared: Arc<Shared>, stream: std::net::TcpStream, peer: Peer) {
+    let address = peer.address;
     let stream = match TcpStream::from_std(stream) {
-        Ok(stream) => stream,
+        Ok(stream) => Transport::Tcp(stream),
         Err(error) => {
-            debug!(%peer, %error, "a connection could not be used");
+            debug!(peer = %address, %error, "a connection could not be used");
             return;
         }
     };
@@ -135,10 +138,11 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: std::net::TcpStream, peer
     let client = connection.session.client.clone();
     let ran = AssertUnwindSafe(connection.run()).catch_unwind().await;
     let close = ran.unwrap_or_else(|_| {
-        error!(%peer, client = &*client, "a connection failed with a panic; only it is closed");
+        error!(peer = %address, client = &*client, "a connection failed with a panic; only it is closed");
         Close::Refused { reason: ReasonCode::UNSPECIFIED_ERROR, what: "internal error" }
     });
-    debug!(%peer, client = &*client, reason = %close, "connection closed");
+    let listener = &connection.peer.listener.options.name;
+    debug!(peer = %address, listener, client = &*client, reason = %close, "connection closed");
     connection.finish(close).await;
 }
 
@@ -305,7 +309,7 @@ impl Connection {
     /// Writes what the socket takes.
     fn flush(&mut self) -> Result<(), Close> {
         if !self.output.is_empty() {
-            self.tally.bytes_out += self.output.write(&self.stream).map_err(Close::Lost)? as u64;
+            self.tally.bytes_out += self.output.write(&mut self.stream).map_err(Close::Lost)? as u64;
         }
         Ok(())
     }

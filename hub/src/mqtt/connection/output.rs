@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::net::TcpStream;
 
 use super::super::codec::{EncodeError, Packet, PublishHead, Version};
+use super::super::transport::Transport;
 
 /// Payloads from this size on are not copied behind their head, but written from where they are.
 const SHARE_BYTES_MIN: usize = 4096;
@@ -61,7 +61,7 @@ impl Output {
     }
 
     /// Writes what the socket takes now; how many bytes that was.
-    pub(super) fn write(&mut self, stream: &TcpStream) -> io::Result<usize> {
+    pub(super) fn write(&mut self, stream: &mut Transport) -> io::Result<usize> {
         let mut total = 0;
         while !self.is_empty() {
             match self.write_once(stream) {
@@ -77,9 +77,9 @@ impl Output {
         Ok(total)
     }
 
-    fn write_once(&mut self, stream: &TcpStream) -> io::Result<usize> {
+    fn write_once(&mut self, stream: &mut Transport) -> io::Result<usize> {
         let written = if self.chunks.is_empty() {
-            stream.try_write(&self.tail)?
+            stream.try_write_vectored(&[IoSlice::new(&self.tail)])?
         } else {
             let slices: Vec<IoSlice<'_>> = self
                 .chunks
@@ -113,7 +113,8 @@ impl Output {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncReadExt, Interest};
+    use tokio::net::TcpStream;
 
     use super::*;
     use crate::mqtt::codec::Qos;
@@ -122,6 +123,7 @@ mod tests {
     async fn packets_come_out_in_order_however_much_the_socket_takes() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut client = Transport::Tcp(client);
         let (mut server, _) = listener.accept().await.unwrap();
         let (mut output, mut expected) = (Output::default(), BytesMut::new());
         for size in [10, SHARE_BYTES_MIN, 0, 3_000_000, SHARE_BYTES_MIN - 1] {
@@ -151,8 +153,8 @@ mod tests {
         });
         let mut written = 0;
         while !output.is_empty() {
-            client.writable().await.unwrap();
-            written += output.write(&client).unwrap();
+            client.ready(Interest::WRITABLE).await.unwrap();
+            written += output.write(&mut client).unwrap();
         }
         drop(client);
         assert_eq!(written, expected.len());
