@@ -19,7 +19,7 @@ use tidemill_store::{
 use tracing::warn;
 
 use super::registry::Mail;
-use super::session::{Cursor, InFlight, Session, Source, Subscription};
+use super::session::{Cursor, InFlight, Session, Subscription};
 use super::sessions;
 
 /// Records read for a group at a time.
@@ -122,12 +122,13 @@ impl Groups {
 
     /// The delivery of a message has ended, or will never: if it came from a group, the group's cursor may move.
     pub(super) fn finish(&self, store: &Store, session: &Session, done: &InFlight) {
-        if let Source::Queue { subscription, offset } = done.source
-            && let Some(subscription) = session.subscriptions.get(subscription)
-            && subscription.is_shared()
-            && let Some(group) = self.find(subscription)
-        {
-            group.done(store, offset);
+        for source in &done.sources {
+            if let Some(subscription) = session.subscriptions.get(source.subscription)
+                && subscription.is_shared()
+                && let Some(group) = self.find(subscription)
+            {
+                group.done(store, source.offset);
+            }
         }
     }
 }
@@ -266,11 +267,12 @@ impl State {
 pub(super) fn give_back(session: &mut Session) -> Vec<(super::session::SubscriptionKey, u64, Pointer)> {
     let mut given = Vec::new();
     for (id, sent) in session.window.in_order() {
-        let Source::Queue { subscription, offset } = sent.source else { continue };
-        let shared = session.subscriptions.get(subscription).is_some_and(Subscription::is_shared);
+        // What comes from a shared subscription comes from that one only.
+        let [source] = sent.sources[..] else { continue };
+        let shared = session.subscriptions.get(source.subscription).is_some_and(Subscription::is_shared);
         if shared && sent.step == super::session::Step::Puback {
             session.window.abandon(id);
-            given.push((subscription, offset, sent.pointer));
+            given.push((source.subscription, source.offset, sent.pointer));
         }
     }
     given

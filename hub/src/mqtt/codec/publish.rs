@@ -148,8 +148,8 @@ pub struct PublishHead<'a> {
     pub id: Option<PacketId>,
     /// Seconds the message is still good for.
     pub message_expiry_s: Option<u32>,
-    /// Identifier of the subscription it matched.
-    pub subscription_id: Option<SubscriptionId>,
+    /// Identifiers of the subscriptions it matched.
+    pub subscription_ids: &'a [SubscriptionId],
     /// Other properties, as they stand on the wire.
     pub forwarded: &'a [u8],
     /// Bytes of the payload that follows.
@@ -159,7 +159,7 @@ pub struct PublishHead<'a> {
 impl PublishHead<'_> {
     fn properties_bytes(&self) -> usize {
         self.message_expiry_s.map_or(0, |_| 5)
-            + self.subscription_id.map_or(0, |id| 1 + varint_len(id.get() as usize))
+            + self.subscription_ids.iter().map(|id| 1 + varint_len(id.get() as usize)).sum::<usize>()
             + self.forwarded.len()
     }
 
@@ -203,7 +203,7 @@ impl PublishHead<'_> {
                 out.put_u8(0x02);
                 out.put_u32(seconds);
             }
-            if let Some(id) = self.subscription_id {
+            for id in self.subscription_ids {
                 out.put_u8(0x0B);
                 put_varint(out, id.get());
             }

@@ -358,7 +358,7 @@ proptest! {
         packet in publish(Version::V5),
         version in prop_oneof![Just(Version::V311), Just(Version::V5)],
         expiry in option::of(any::<u32>()),
-        subscription in option::of(subscription_id()),
+        subscriptions in vec(subscription_id(), 0..4),
     ) {
         let Packet::Publish(mut publish) = packet else { unreachable!() };
         let forwarded = Forwarded {
@@ -378,7 +378,7 @@ proptest! {
             topic: &publish.topic,
             id: publish.id,
             message_expiry_s: expiry,
-            subscription_id: subscription,
+            subscription_ids: &subscriptions,
             forwarded: &wire,
             payload_bytes: publish.payload.len(),
         };
@@ -388,7 +388,7 @@ proptest! {
         prop_assert_eq!(head.packet_bytes(version).unwrap(), bytes.len());
         publish.properties.topic_alias = None;
         publish.properties.message_expiry_s = expiry;
-        publish.properties.subscription_ids = subscription.into_iter().collect();
+        publish.properties.subscription_ids = subscriptions;
         if version == Version::V311 {
             publish.properties = PublishProperties::default();
         }

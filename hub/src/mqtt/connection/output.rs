@@ -135,7 +135,7 @@ mod tests {
                 topic: "a",
                 id: None,
                 message_expiry_s: None,
-                subscription_id: None,
+                subscription_ids: &[],
                 forwarded: &[],
                 payload_bytes: size,
             };

@@ -1,7 +1,7 @@
 //! A session as bytes: the document that the store keeps under the client identifier.
 //!
 //! ```text
-//! u8   version of this layout: 1
+//! u8   version of this layout: 2
 //! u8   flags: bit 0 there is a will, bit 1 the session is offline
 //! u32  session expiry interval, seconds
 //! [u64 offline since, milliseconds since the Unix epoch]
@@ -9,11 +9,13 @@
 //!      u64 queue; u64 offset to read on at
 //! u16  QoS 2 messages from the client that were not released, each: u16 packet identifier
 //! u16  messages to the client in flight, in the order sent, each: u16 packet identifier;
-//!      u8 step (0 PUBACK, 1 PUBREC, 2 PUBCOMP), bit 6 from a queue, bit 7 retain flag;
-//!      u64 position; u32 size; [u32 which subscription; u64 offset]
+//!      u8 step (0 PUBACK, 1 PUBREC, 2 PUBCOMP), bit 7 retain flag; u64 position; u32 size;
+//!      u32 places it came from, each: u32 which subscription; u64 offset
 //! [will: u8 QoS, bit 2 retain; u16 + bytes topic; u16 + bytes user name (empty: none);
 //!      u32 + bytes payload; u32 + bytes properties as on the wire]
 //! ```
+//!
+//! In version 1 a message came from one place at most: bit 6 of its step said whether, and no number of them followed.
 //!
 //! The smallest and most often looked at comes first: recovery reads up to the subscriptions of every session.
 //! Where a cursor durably stands is not here but in the store, which moves it without writing documents.
@@ -23,18 +25,20 @@ use std::collections::HashSet;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
+use smallvec::SmallVec;
 use tidemill_store::{CursorPlace, Pointer, Position, QueueId};
 
 use super::super::codec::topic::Requested;
 use super::super::codec::{
     LastWill, PacketId, Qos, Reader, SubscriptionId, SubscriptionOptions, WillProperties,
 };
-use super::{Cursor, InFlight, Session, Source, Step, Subscription, SubscriptionKey, Will};
+use super::{Cursor, InFlight, Session, Source, Sources, Step, Subscription, SubscriptionKey, Will};
 
-/// The version this program writes, and the only one it reads.
-const VERSION: u8 = 1;
+/// The version this program writes. It reads those before it too.
+const VERSION: u8 = 2;
 const HAS_WILL: u8 = 1 << 0;
 const IS_OFFLINE: u8 = 1 << 1;
+/// In version 1: the message came from a queue.
 const FROM_QUEUE: u8 = 1 << 6;
 const RETAIN: u8 = 1 << 7;
 
@@ -42,7 +46,7 @@ const RETAIN: u8 = 1 << 7;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DocumentError {
     /// A version of the layout that this program does not know.
-    #[error("the session document has layout version {0}, and this program reads version 1")]
+    #[error("the session document has layout version {0}, and this program reads versions 1 and 2")]
     Version(u8),
     /// The bytes end too early or are not what they should be.
     #[error("the session document is damaged: {0}")]
@@ -83,8 +87,8 @@ struct StoredInFlight {
     step: Step,
     retain: bool,
     pointer: Pointer,
-    /// Index of the subscription, and the offset in its queue.
-    from: Option<(u32, u64)>,
+    /// Index of each subscription it came from, and the offset in its queue.
+    from: SmallVec<[(u32, u64); 1]>,
 }
 
 impl Stored {
@@ -97,10 +101,11 @@ impl Stored {
             step: sent.step,
             retain: sent.retain,
             pointer: sent.pointer,
-            from: match sent.source {
-                Source::Queue { subscription, offset } => index(subscription).map(|index| (index, offset)),
-                Source::Alone => None,
-            },
+            from: sent
+                .sources
+                .iter()
+                .filter_map(|from| Some((index(from.subscription)?, from.offset)))
+                .collect(),
         };
         let stored_subscription = |(_, subscription): (SubscriptionKey, &Subscription)| StoredSubscription {
             requested: subscription.requested.clone(),
@@ -132,7 +137,7 @@ impl Stored {
         // Which offsets each subscription still has open, and its key.
         let mut keys = Vec::with_capacity(self.subscriptions.len());
         for (index, stored) in self.subscriptions.into_iter().enumerate() {
-            let of_this = self.in_flight.iter().filter_map(|sent| sent.from);
+            let of_this = self.in_flight.iter().flat_map(|sent| sent.from.iter().copied());
             let sent: Vec<u64> =
                 of_this.filter(|(from, _)| *from as usize == index).map(|(_, offset)| offset).collect();
             let own = cursors.by_ref().take(usize::from(!stored.is_shared())).next();
@@ -148,20 +153,20 @@ impl Stored {
             keys.push((session.subscriptions.insert(subscription), open));
         }
         for sent in self.in_flight {
-            let source = match sent.from {
-                None => Source::Alone,
-                Some((index, offset)) => {
-                    let (key, open) = keys
-                        .get(index as usize)
-                        .ok_or(DocumentError::Damaged("a message in flight has no subscription"))?;
-                    // What a cursor has passed is done. (A shared subscription's place is its group's.)
-                    if open.as_ref().is_some_and(|open| !open.contains(&offset)) {
-                        continue;
-                    }
-                    Source::Queue { subscription: *key, offset }
+            let mut sources = Sources::new();
+            for (index, offset) in &sent.from {
+                let (key, open) = keys
+                    .get(*index as usize)
+                    .ok_or(DocumentError::Damaged("a message in flight has no subscription"))?;
+                // What a cursor has passed is done. (A shared subscription's place is its group's.)
+                if open.as_ref().is_none_or(|open| open.contains(offset)) {
+                    sources.push(Source { subscription: *key, offset: *offset });
                 }
-            };
-            if !session.window.restore(sent.id, source, sent.pointer, sent.step, sent.retain) {
+            }
+            if sources.is_empty() && !sent.from.is_empty() {
+                continue;
+            }
+            if !session.window.restore(sent.id, sources, sent.pointer, sent.step, sent.retain) {
                 return Err(DocumentError::Damaged("a packet identifier stands for two messages"));
             }
         }
@@ -203,13 +208,13 @@ impl Stored {
                 Step::Pubrec => 1,
                 Step::Pubcomp => 2,
             };
-            let from = if sent.from.is_some() { FROM_QUEUE } else { 0 };
-            out.put_u8(step | from | if sent.retain { RETAIN } else { 0 });
+            out.put_u8(step | if sent.retain { RETAIN } else { 0 });
             out.put_u64(sent.pointer.position.to_u64());
             out.put_u32(sent.pointer.size);
-            if let Some((index, offset)) = sent.from {
-                out.put_u32(index);
-                out.put_u64(offset);
+            out.put_u32(sent.from.len() as u32);
+            for (index, offset) in &sent.from {
+                out.put_u32(*index);
+                out.put_u64(*offset);
             }
         }
         if let Some(Will { last_will, user }) = &self.will {
@@ -232,7 +237,7 @@ impl Stored {
     pub(crate) fn decode(bytes: Bytes) -> Result<Stored, DocumentError> {
         let mut cut = Cut(bytes);
         let version = cut.u8()?;
-        if version != VERSION {
+        if !(1..=VERSION).contains(&version) {
             return Err(DocumentError::Version(version));
         }
         let flags = cut.u8()?;
@@ -243,7 +248,7 @@ impl Stored {
         let offline_since_ms = if flags & IS_OFFLINE != 0 { Some(cut.u64()? as i64) } else { None };
         let subscriptions = (0..cut.u32()?).map(|_| cut.subscription()).collect::<Result<_, _>>()?;
         let unreleased = (0..cut.u16()?).map(|_| cut.packet_id()).collect::<Result<_, _>>()?;
-        let in_flight = (0..cut.u16()?).map(|_| cut.in_flight()).collect::<Result<_, _>>()?;
+        let in_flight = (0..cut.u16()?).map(|_| cut.in_flight(version)).collect::<Result<_, _>>()?;
         let will = if flags & HAS_WILL != 0 { Some(cut.will()?) } else { None };
         if !cut.0.is_empty() {
             return Err(DocumentError::Damaged("there are bytes after its end"));
@@ -310,17 +315,19 @@ impl Cut {
         Ok(StoredSubscription { requested, options, id, queue: QueueId(self.u64()?), next: self.u64()? })
     }
 
-    fn in_flight(&mut self) -> Result<StoredInFlight, DocumentError> {
+    fn in_flight(&mut self, version: u8) -> Result<StoredInFlight, DocumentError> {
         let id = self.packet_id()?;
         let flags = self.u8()?;
-        let step = match flags & !(FROM_QUEUE | RETAIN) {
+        let from_queue = if version == 1 { FROM_QUEUE } else { 0 };
+        let step = match flags & !(from_queue | RETAIN) {
             0 => Step::Puback,
             1 => Step::Pubrec,
             2 => Step::Pubcomp,
             _ => return Err(DocumentError::Damaged("unknown step of a delivery")),
         };
         let pointer = Pointer { position: Position::from_u64(self.u64()?), size: self.u32()? };
-        let from = if flags & FROM_QUEUE != 0 { Some((self.u32()?, self.u64()?)) } else { None };
+        let places = if version == 1 { u32::from(flags & from_queue != 0) } else { self.u32()? };
+        let from = (0..places).map(|_| Ok((self.u32()?, self.u64()?))).collect::<Result<_, _>>()?;
         Ok(StoredInFlight { id, step, retain: flags & RETAIN != 0, pointer, from })
     }
 
@@ -394,14 +401,14 @@ mod tests {
             step,
             any::<bool>(),
             (any::<u64>(), any::<u32>()),
-            option::of((0..4_u32, 0..99_u64)),
+            vec((0..4_u32, 0..99_u64), 0..4),
         )
             .prop_map(|(id, step, retain, (position, size), from)| StoredInFlight {
                 id,
                 step,
                 retain,
                 pointer: Pointer { position: Position::from_u64(position), size },
-                from,
+                from: from.into(),
             })
     }
 
@@ -425,7 +432,7 @@ mod tests {
         #[test]
         fn arbitrary_bytes_never_panic(mut bytes in vec(any::<u8>(), 0..90)) {
             if let Some(version) = bytes.first_mut() {
-                *version = VERSION;
+                *version = 1 + *version % VERSION;
             }
             if let Ok(stored) = Stored::decode(bytes.into()) {
                 let _ = stored.into_session("c".into(), Vec::new());
@@ -446,8 +453,8 @@ mod tests {
         let key = session.subscriptions.insert(make("a/#"));
         let pointer = Pointer { position: Position::from_u64(7), size: 1 };
         for offset in 10..14 {
-            let source = Source::Queue { subscription: key, offset };
-            session.window.send(source, pointer, Qos::ExactlyOnce, false).unwrap();
+            let source = Source { subscription: key, offset };
+            session.window.send(Sources::from_buf([source]), pointer, Qos::ExactlyOnce, false).unwrap();
             session.subscriptions.get_mut(key).unwrap().cursor.take(offset, offset);
         }
         session.unsubscribe(gone);
@@ -477,6 +484,71 @@ mod tests {
         }
         let (_, subscription) = back.subscriptions.iter().next().unwrap();
         assert_eq!(subscription.cursor.place().offset, 14);
+    }
+
+    #[test]
+    fn a_message_of_several_subscriptions_waits_for_those_that_have_it_left() {
+        let mut session = Session::new("c".into(), 60);
+        let make = |filter: &str, queue| {
+            let cursor = Cursor::at(CursorPlace { offset: 5, sequence: 0 });
+            Subscription::new(filter.into(), SubscriptionOptions::default(), None, QueueId(queue), cursor)
+                .unwrap()
+        };
+        let keys = ["a/#", "a/b", "+/b"]
+            .map(|filter| session.subscriptions.insert(make(filter, filter.len() as u64)));
+        let pointer = Pointer { position: Position::from_u64(7), size: 1 };
+        let sources = keys.map(|subscription| Source { subscription, offset: 5 });
+        session.window.send(Sources::from_slice(&sources), pointer, Qos::AtLeastOnce, false).unwrap();
+        for key in keys {
+            session.subscriptions.get_mut(key).unwrap().cursor.take(5, 9);
+        }
+        let bytes = Stored::of(&session).encode();
+        let back = |offsets: [u64; 3]| {
+            let place = |offset| CursorPlace { offset, sequence: 9 };
+            let kept = |offset| tidemill_store::Cursor {
+                id: tidemill_store::CursorId(offset),
+                place: place(offset),
+            };
+            let stored = Stored::decode(bytes.clone()).unwrap();
+            stored.into_session("c".into(), offsets.map(kept).to_vec()).unwrap()
+        };
+        let mut one_left = back([6, 5, 6]);
+        let (id, sent) = one_left.window.in_order().pop().unwrap();
+        assert_eq!(sent.sources.len(), 1, "the others' cursors have passed it");
+        let done = one_left.window.puback(id).unwrap();
+        one_left.finish(&done);
+        let places: Vec<u64> =
+            one_left.subscriptions.iter().map(|(_, of)| of.cursor.place().offset).collect();
+        assert_eq!(places, [6, 6, 6]);
+        assert!(back([6, 6, 6]).window.is_empty(), "all have passed it");
+        assert_eq!(back([5, 5, 5]).window.in_order().pop().map(|(_, sent)| sent.sources.len()), Some(3));
+    }
+
+    /// A document of version 1 as the program wrote it; never to be changed.
+    const VERSION_1: &[u8] = b"\x01\x03\0\0\0\x3c\0\0\0\0\0\0\x03\xe8\
+        \0\0\0\x02\
+        \0\x03a/#\x01\0\0\0\x07\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x0e\
+        \0\x0c$share/g/b/+\x02\0\0\0\0\0\0\0\0\0\0\0\x04\0\0\0\0\0\0\0\x05\
+        \0\x01\0\x09\
+        \0\x02\
+        \0\x02\x42\0\0\0\0\0\0\0\x07\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\x0c\
+        \0\x03\x80\0\0\0\0\0\0\0\x08\0\0\0\x02\
+        \x05\0\x01w\0\x01u\0\0\0\x02hi\0\0\0\x05\x18\0\0\0\x1e";
+
+    #[test]
+    fn version_1_is_read() {
+        let stored = Stored::decode(Bytes::from_static(VERSION_1)).unwrap();
+        assert_eq!((stored.expiry_s, stored.offline_since_ms), (60, Some(1000)));
+        let names: Vec<&str> = stored.subscriptions.iter().map(|of| &*of.requested).collect();
+        assert_eq!(names, ["a/#", "$share/g/b/+"]);
+        let froms: Vec<&[(u32, u64)]> = stored.in_flight.iter().map(|sent| &sent.from[..]).collect();
+        assert_eq!(froms, [&[(0, 12)][..], &[]]);
+        let steps: Vec<(Step, bool)> = stored.in_flight.iter().map(|sent| (sent.step, sent.retain)).collect();
+        assert_eq!(steps, [(Step::Pubcomp, false), (Step::Puback, true)]);
+        let will = stored.will.as_ref().unwrap();
+        assert_eq!((&*will.last_will.topic, will.last_will.properties.delay_s), ("w", Some(30)));
+        // What is written next is the same in the version of today.
+        assert_eq!(Stored::decode(stored.encode()), Ok(stored));
     }
 
     #[test]

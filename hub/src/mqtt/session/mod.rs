@@ -27,7 +27,7 @@ pub use document::DocumentError;
 pub(crate) use document::Stored;
 pub use inbound::{Arrival, Inbound, ReceiveMaximumExceeded};
 pub use subscription::{Subscription, SubscriptionKey, Subscriptions};
-pub use window::{InFlight, Source, Step, Window};
+pub use window::{InFlight, Source, Sources, Step, Window};
 
 /// A Session Expiry Interval that means never (3.1.2.11.2).
 pub const NEVER: u32 = u32::MAX;
@@ -97,16 +97,17 @@ impl Session {
         Some(self.expires_ms().map_or(due, |expires| due.min(expires)))
     }
 
-    /// Applies an acknowledgement that ends a delivery: its cursor may move.
+    /// Applies an acknowledgement that ends a delivery: its cursors may move.
     pub fn finish(&mut self, done: &InFlight) {
-        if let Source::Queue { subscription, offset } = done.source
-            && let Some(subscription) = self.subscriptions.get_mut(subscription)
-        {
-            subscription.cursor.done(offset);
+        for source in &done.sources {
+            if let Some(subscription) = self.subscriptions.get_mut(source.subscription) {
+                subscription.cursor.done(source.offset);
+            }
         }
     }
 
-    /// Forgets a subscription. What is in flight from it is still completed (3.10.4), on its own.
+    /// Forgets a subscription. What is in flight from it is still completed (3.10.4), for the others it came
+    /// from or on its own.
     pub fn unsubscribe(&mut self, key: SubscriptionKey) -> Option<Subscription> {
         let gone = self.subscriptions.remove(key)?;
         self.window.orphan(key);

@@ -2,24 +2,27 @@
 
 use std::collections::VecDeque;
 
+use smallvec::SmallVec;
 use tidemill_store::Pointer;
 
 use super::super::codec::{PacketId, Qos};
 use super::SubscriptionKey;
 
-/// Where a message in flight came from.
+/// A place in a subscription's queue from which a message came: when it is acknowledged, the cursor may move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// A subscription's queue: when it is acknowledged, the cursor may move.
-    Queue {
-        /// The subscription.
-        subscription: SubscriptionKey,
-        /// The offset in its queue.
-        offset: u64,
-    },
-    /// A retained message, or a subscription that is gone: nothing moves.
-    Alone,
+pub struct Source {
+    /// The subscription.
+    pub subscription: SubscriptionKey,
+    /// The offset in its queue.
+    pub offset: u64,
 }
+
+/// Where a message came from: mostly one subscription, several where they overlap. None at all is a retained message, or
+/// one whose subscriptions are gone: nothing moves.
+pub type Sources = SmallVec<[Source; 1]>;
+
+// As many as the window lets through are in memory for each client.
+const _: () = assert!(size_of::<Option<InFlight>>() <= 64);
 
 /// What the client has to send next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,10 +36,10 @@ pub enum Step {
 }
 
 /// A message that was sent. The message itself is in the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InFlight {
     /// Where it came from.
-    pub source: Source,
+    pub sources: Sources,
     /// Where it is.
     pub pointer: Pointer,
     /// What the client has to send next.
@@ -75,7 +78,7 @@ impl Window {
 
     /// Sends one more message with `qos` (1 or 2). `None` when every identifier is in use; how many may be
     /// in flight is for the caller to say.
-    pub fn send(&mut self, source: Source, pointer: Pointer, qos: Qos, retain: bool) -> Option<PacketId> {
+    pub fn send(&mut self, sources: Sources, pointer: Pointer, qos: Qos, retain: bool) -> Option<PacketId> {
         let id = match self.free.pop_front() {
             Some(id) => id,
             None => {
@@ -86,7 +89,7 @@ impl Window {
         };
         let step = if qos == Qos::ExactlyOnce { Step::Pubrec } else { Step::Puback };
         let slot = self.slots.get_mut(usize::from(id) - 1)?;
-        *slot = Some(InFlight { source, pointer, step, retain, sequence: self.sequence });
+        *slot = Some(InFlight { sources, pointer, step, retain, sequence: self.sequence });
         self.sequence += 1;
         self.in_flight += 1;
         PacketId::new(id)
@@ -149,18 +152,16 @@ impl Window {
     pub fn in_order(&self) -> Vec<(PacketId, InFlight)> {
         let mut all: Vec<(PacketId, InFlight)> = (1..=u16::MAX)
             .zip(&self.slots)
-            .filter_map(|(id, slot)| Some((PacketId::new(id)?, (*slot)?)))
+            .filter_map(|(id, slot)| Some((PacketId::new(id)?, slot.clone()?)))
             .collect();
         all.sort_unstable_by_key(|(_, sent)| sent.sequence);
         all
     }
 
-    /// A subscription is gone; what is in flight from it stands alone.
+    /// A subscription is gone; what is in flight from it is for the others it came from, or stands alone.
     pub fn orphan(&mut self, gone: SubscriptionKey) {
         for sent in self.slots.iter_mut().flatten() {
-            if matches!(sent.source, Source::Queue { subscription, .. } if subscription == gone) {
-                sent.source = Source::Alone;
-            }
+            sent.sources.retain(|source| source.subscription != gone);
         }
     }
 
@@ -169,7 +170,7 @@ impl Window {
     pub fn restore(
         &mut self,
         id: PacketId,
-        source: Source,
+        sources: Sources,
         pointer: Pointer,
         step: Step,
         retain: bool,
@@ -181,7 +182,7 @@ impl Window {
         }
         let sequence = self.sequence;
         match self.slots.get_mut(index) {
-            Some(slot @ None) => *slot = Some(InFlight { source, pointer, step, retain, sequence }),
+            Some(slot @ None) => *slot = Some(InFlight { sources, pointer, step, retain, sequence }),
             _ => return false,
         }
         self.free.retain(|free| *free != id.get());
@@ -209,8 +210,8 @@ mod tests {
     #[test]
     fn each_step_only_in_its_turn() {
         let mut window = Window::default();
-        let one = window.send(Source::Alone, pointer(1), Qos::AtLeastOnce, false).unwrap();
-        let two = window.send(Source::Alone, pointer(2), Qos::ExactlyOnce, true).unwrap();
+        let one = window.send(Sources::new(), pointer(1), Qos::AtLeastOnce, false).unwrap();
+        let two = window.send(Sources::new(), pointer(2), Qos::ExactlyOnce, true).unwrap();
         assert_eq!((one.get(), two.get(), window.len()), (1, 2, 2));
         assert!(!window.pubrec(one) && window.pubcomp(one).is_none() && window.puback(two).is_none());
         assert!(window.pubcomp(two).is_none(), "PUBCOMP before PUBREC");
@@ -226,24 +227,24 @@ mod tests {
     fn identifiers_are_used_in_turn_and_run_out() {
         let mut window = Window::default();
         for _ in 0..u16::MAX {
-            window.send(Source::Alone, pointer(1), Qos::AtLeastOnce, false).unwrap();
+            window.send(Sources::new(), pointer(1), Qos::AtLeastOnce, false).unwrap();
         }
-        assert_eq!(window.send(Source::Alone, pointer(1), Qos::AtLeastOnce, false), None);
+        assert_eq!(window.send(Sources::new(), pointer(1), Qos::AtLeastOnce, false), None);
         window.puback(id(9)).unwrap();
         window.puback(id(5)).unwrap();
-        assert_eq!(window.send(Source::Alone, pointer(1), Qos::AtLeastOnce, false), Some(id(9)));
+        assert_eq!(window.send(Sources::new(), pointer(1), Qos::AtLeastOnce, false), Some(id(9)));
     }
 
     #[test]
     fn a_restored_window_keeps_identifiers_and_order() {
         let mut window = Window::default();
-        assert!(window.restore(id(7), Source::Alone, pointer(1), Step::Pubcomp, false));
-        assert!(window.restore(id(3), Source::Alone, pointer(2), Step::Puback, false));
-        assert!(!window.restore(id(3), Source::Alone, pointer(3), Step::Puback, false));
+        assert!(window.restore(id(7), Sources::new(), pointer(1), Step::Pubcomp, false));
+        assert!(window.restore(id(3), Sources::new(), pointer(2), Step::Puback, false));
+        assert!(!window.restore(id(3), Sources::new(), pointer(3), Step::Puback, false));
         let order: Vec<u16> = window.in_order().iter().map(|(id, _)| id.get()).collect();
         assert_eq!(order, [7, 3]);
         let next: Vec<u16> = (0..6)
-            .map(|at| window.send(Source::Alone, pointer(at), Qos::AtLeastOnce, false).unwrap().get())
+            .map(|at| window.send(Sources::new(), pointer(at), Qos::AtLeastOnce, false).unwrap().get())
             .collect();
         assert_eq!(next, [1, 2, 4, 5, 6, 8]);
     }
@@ -252,12 +253,16 @@ mod tests {
     fn an_orphan_moves_no_cursor() {
         let mut window = Window::default();
         let key = SubscriptionKey(4);
-        let source = Source::Queue { subscription: key, offset: 9 };
-        let sent = window.send(source, pointer(1), Qos::AtLeastOnce, false).unwrap();
+        let [one, other] =
+            [(key, 9), (SubscriptionKey(6), 2)].map(|(subscription, offset)| Source { subscription, offset });
+        let sent =
+            window.send(Sources::from_slice(&[one, other]), pointer(1), Qos::AtLeastOnce, false).unwrap();
         window.orphan(SubscriptionKey(5));
-        assert_eq!(window.get(sent).unwrap().source, source);
+        assert_eq!(window.get(sent).unwrap().sources[..], [one, other]);
         window.orphan(key);
-        assert_eq!(window.puback(sent).unwrap().source, Source::Alone);
+        assert_eq!(window.get(sent).unwrap().sources[..], [other]);
+        window.orphan(SubscriptionKey(6));
+        assert!(window.puback(sent).unwrap().sources.is_empty());
     }
 
     proptest! {
@@ -269,7 +274,7 @@ mod tests {
             for (number, (send, which)) in steps.into_iter().enumerate() {
                 if send {
                     let at = pointer(number as u64);
-                    let sent = window.send(Source::Alone, at, Qos::AtLeastOnce, false).unwrap();
+                    let sent = window.send(Sources::new(), at, Qos::AtLeastOnce, false).unwrap();
                     prop_assert_eq!(model.insert(sent, at), None);
                 } else {
                     let ended = window.puback(id(which)).map(|sent| sent.pointer);

@@ -1,0 +1,99 @@
+//! What was in flight when the connection before this one ended.
+
+use smallvec::SmallVec;
+use tidemill_store::{Pointer, Record, StoreError};
+use tracing::error;
+
+use super::super::super::codec::{Ack, Packet, PacketId, PublishHead, Qos, ReasonCode, SubscriptionId};
+use super::super::super::session::{InFlight, Step};
+use super::super::super::shared::now_ms;
+use super::super::{Close, Connection};
+use super::unavailable;
+use crate::message::{self, Head};
+
+/// Messages read again at a time.
+const RESEND_PAGE: usize = 32;
+
+impl Connection {
+    /// Sends what was in flight when the connection before this one ended, in its order ([MQTT-4.4.0-1]).
+    pub(super) async fn send_again(&mut self) -> Result<(), Close> {
+        while !self.delivery.resend.is_empty() && self.has_room() {
+            let room = self.window_room();
+            if room == 0 {
+                self.delivery.blocked = true;
+                return Ok(());
+            }
+            let page = room.min(RESEND_PAGE).min(self.delivery.resend.len());
+            let ids: Vec<PacketId> = self.delivery.resend.drain(..page).collect();
+            for id in ids {
+                let Some(sent) = self.session.window.get(id).cloned() else { continue };
+                if sent.step == Step::Pubcomp {
+                    self.send(&Packet::Pubrel(Ack::new(id, ReasonCode::SUCCESS)));
+                } else {
+                    self.send_message_again(id, sent).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn send_message_again(&mut self, id: PacketId, sent: InFlight) -> Result<(), Close> {
+        let record = match self.fetch(sent.pointer).await? {
+            Some(record) => record,
+            None => {
+                let done = self.session.window.abandon(id);
+                self.delivered(done.as_ref());
+                return Ok(());
+            }
+        };
+        let subscriptions = &self.session.subscriptions;
+        let ids = sent.sources.iter().filter_map(|from| subscriptions.get(from.subscription)?.id);
+        let subscription_ids: SmallVec<[SubscriptionId; 4]> = ids.collect();
+        let qos = if sent.step == Step::Puback { Qos::AtLeastOnce } else { Qos::ExactlyOnce };
+        let Ok(head) = Head::decode(&record.properties) else { return Ok(()) };
+        // What was sent once is not taken back because it expires in between; its interval is then 0.
+        let message_expiry_s = head.message_expiry_s.map(|_| {
+            message::remaining_s(&record, head.message_expiry_s, now_ms()).ok().flatten().unwrap_or(0)
+        });
+        let head = PublishHead {
+            dup: true,
+            qos,
+            retain: sent.retain,
+            topic: &record.topic,
+            id: Some(id),
+            message_expiry_s,
+            subscription_ids: &subscription_ids,
+            forwarded: head.forwarded,
+            payload_bytes: record.payload.len(),
+        };
+        // A client may come back with a smaller Maximum Packet Size.
+        let fits = head.packet_bytes(self.version).is_ok_and(|bytes| bytes <= self.limits.packet_bytes_max);
+        if fits && self.output.publish(&head, &record.payload, self.version).is_ok() {
+            self.tally.packets_out += 1;
+            self.tally.delivered += 1;
+            self.tally.resent += 1;
+        } else {
+            self.tally.oversized += 1;
+            let done = self.session.window.abandon(id);
+            self.delivered(done.as_ref());
+        }
+        Ok(())
+    }
+
+    /// Reads a record that was sent before; `None` if it cannot be read any more, which is a loss.
+    async fn fetch(&mut self, pointer: Pointer) -> Result<Option<Record>, Close> {
+        match self.shared.store.fetch(vec![pointer]).await {
+            Ok(records) => {
+                let record = records.into_iter().next().flatten();
+                self.tally.skipped += u64::from(record.is_none());
+                Ok(record)
+            }
+            Err(error @ StoreError::Corrupt { .. }) => {
+                error!(client = &*self.session.client, %error, "a message in flight is lost");
+                self.tally.unreadable += 1;
+                Ok(None)
+            }
+            Err(error) => Err(unavailable(&error)),
+        }
+    }
+}
