@@ -1,4 +1,5 @@
-//! The HTTP API. It only reads, but for one thing: dropping the queue of a rule that is no longer configured.
+//! The HTTP API. It only reads, but for two things: dropping the queue of a rule that is no longer configured, and sending
+//! a client away.
 //!
 //! Requests are bounded in size and, up to their response's head, in time. Errors are JSON problem details
 //! (RFC 9457) with a hint.
@@ -13,10 +14,12 @@
 //! - `limits`: the bounds of a configuration, for `/metrics`
 //! - `rules`: `/api/v1/rules`
 //! - `queues`: `/api/v1/queues`
+//! - `clients`: `/api/v1/clients`
 //! - `records`: `/api/v1/records`: the store's records as JSON lines
 //! - `dead_letters`: `/api/v1/dead-letters`
 //! - `explain`: `/api/v1/explain`: what became of one record
 
+mod clients;
 mod dead_letters;
 mod explain;
 mod health;

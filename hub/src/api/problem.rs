@@ -80,7 +80,7 @@ impl From<QueryRejection> for Problem {
 impl From<PathRejection> for Problem {
     fn from(rejection: PathRejection) -> Self {
         Problem::bad_request(format!("path: {}", innermost(&rejection)))
-            .hint("queues are named by their numbers; /api/v1/queues lists them")
+            .hint("queues are named by their numbers, clients by their identifiers, percent-encoded")
     }
 }
 

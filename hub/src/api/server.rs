@@ -16,7 +16,7 @@ use tracing::{error, warn};
 
 use super::listener::Limited;
 use super::problem::Problem;
-use super::{State, dead_letters, explain, health, metrics, queues, records, rules};
+use super::{State, clients, dead_letters, explain, health, metrics, queues, records, rules};
 use crate::config::HttpSettings;
 
 /// Longest time until a response begins.
@@ -84,6 +84,8 @@ fn routes(state: State) -> Router {
         .route("/api/v1/rules", get(rules::list))
         .route("/api/v1/queues", get(queues::list))
         .route("/api/v1/queues/{id}", delete(queues::drop_orphan))
+        .route("/api/v1/clients", get(clients::list))
+        .route("/api/v1/clients/{client}", get(clients::show).delete(clients::kick))
         .route("/api/v1/records", get(records::stream))
         .route("/api/v1/dead-letters", get(dead_letters::list))
         .route("/api/v1/explain", get(explain::explain))
@@ -95,8 +97,8 @@ fn routes(state: State) -> Router {
 }
 
 /// What there is, for those who asked for something else.
-const ROUTES: &str = "GET /healthz, /readyz, /metrics, /api/v1/{rules,queues,records,dead-letters,explain}; \
-                      DELETE /api/v1/queues/{id}";
+const ROUTES: &str = "GET /healthz, /readyz, /metrics, /api/v1/{rules,queues,clients,records,dead-letters,explain}, \
+                      /api/v1/clients/{client}; DELETE /api/v1/queues/{id}, /api/v1/clients/{client}";
 
 async fn unknown(uri: Uri) -> Problem {
     Problem::not_found(format!("there is no `{}`", uri.path())).hint(ROUTES)

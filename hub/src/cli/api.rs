@@ -1,6 +1,6 @@
 //! Asking a running hub over its HTTP API.
 
-use reqwest::{Client, Response, Url};
+use reqwest::{Client, Method, Response, Url};
 use serde_json::Value;
 
 use super::Failed;
@@ -16,15 +16,32 @@ pub(super) struct Address {
 impl Address {
     /// Asks; the answer is a good one.
     pub(super) async fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Response, Failed> {
+        self.request(Method::GET, path, None, query).await
+    }
+
+    /// Asks about, or does something to, what stands below `path` under a name from outside, which may have any
+    /// characters.
+    pub(super) async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        name: Option<&str>,
+        query: &[(&str, String)],
+    ) -> Result<Response, Failed> {
         let base =
             if self.http.contains("://") { self.http.clone() } else { format!("http://{}", self.http) };
         let mut url = Url::parse(&base).map_err(|error| {
             Failed::because(format!("--http `{}`: {error}; write it as 127.0.0.1:8080", self.http))
         })?;
         url.set_path(path);
-        url.query_pairs_mut().extend_pairs(query);
+        if let (Some(name), Ok(mut segments)) = (name, url.path_segments_mut()) {
+            segments.push(name);
+        }
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
         let client = Client::builder().no_proxy().build().map_err(Failed::because)?;
-        let response = client.get(url).send().await.map_err(|error| self.unreachable(&error))?;
+        let response = client.request(method, url).send().await.map_err(|error| self.unreachable(&error))?;
         if response.status().is_success() {
             return Ok(response);
         }

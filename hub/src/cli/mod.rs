@@ -9,19 +9,23 @@
 //! - `publish`: publish messages
 //! - `tail`: print the records of a running hub
 //! - `why`: what became of one record
+//! - `clients`: the clients of a running hub
 //! - `store/`: look at a data directory that no hub has open, and mend its index
 //! - `api`: asking a running hub
+//! - `text`: sizes, numbers and times for people; progress on standard error
 //! - `limits`: open files
 //!
 //! `demo` is [`crate::demo`]'s, `bench` is `crate::bench`'s, `schema` prints the rule language's JSON Schema.
 
 mod api;
 mod check;
+mod clients;
 mod limits;
 mod publish;
 mod serve;
 mod store;
 mod tail;
+mod text;
 mod why;
 
 use std::process::ExitCode;
@@ -52,6 +56,8 @@ enum Command {
     Pub(publish::Args),
     /// Tell what became of one record of a running hub
     Why(why::Args),
+    /// List, show and send away the clients of a running hub
+    Clients(clients::Args),
     /// Look at a data directory that no hub has open, and mend its index
     Store(store::Args),
     /// Measure this machine and what Tidemill does with it
@@ -86,6 +92,7 @@ pub fn main() -> ExitCode {
         Command::Tail(args) => on_runtime(tail::run(args)),
         Command::Pub(args) => on_runtime(publish::run(args)),
         Command::Why(args) => on_runtime(why::run(args)),
+        Command::Clients(args) => on_runtime(clients::run(args)),
         Command::Store(args) => store::run(&args),
         Command::Bench(args) => limits::raise().and_then(|()| bench::run(args)),
         Command::Schema => print(&format!("{:#}\n", tidemill_rules::schema())),

@@ -12,12 +12,14 @@
 //! - `transport`: what bytes go through
 //! - `peer`: who is at the other end
 //! - `connection`: one client: handshake, packets, delivery, end
+//! - [`ClientInfo`], [`ClientQuery`]: clients as people see them, and how they are sent away
 //! - `registry`: which client has a session, and who has the session
 //! - `sessions`: sessions in the store: opened, written, ended; wills and expiry when they are due
 //! - `share`: shared subscriptions
 //! - `recovery`: sessions take their queues again before a listener opens
 //! - `shared`, `stats`: what connections have in common; what is counted
 
+mod clients;
 pub mod codec;
 mod connection;
 mod listener;
@@ -40,6 +42,10 @@ use tidemill_store::{Store, StoreError};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+pub use clients::{
+    ClientInfo, ClientPage, ClientQuery, ClientState, ConnectionInfo, KickError, SessionInfo,
+    SubscriptionInfo, Totals,
+};
 pub use listener::ListenerOptions;
 pub use options::{OptionError, Options};
 pub use stats::BrokerStats;

@@ -1,7 +1,7 @@
 //! [`Registry`]: which client identifiers have a session, who has it, and when something is due for those
 //! that have no connection. A session without a connection is only an entry here and a document.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, BinaryHeap};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,37 +9,72 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
 use foldhash::{HashMap, HashMapExt};
-use parking_lot::Mutex;
-use tokio::sync::{MutexGuard, Notify, oneshot};
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::{Notify, oneshot};
 
+use super::clients::ClientInfo;
 use super::session::Session;
 
 /// Client identifiers are spread over this many gates.
 const GATES: usize = 1024;
+/// Entries are spread over this many maps, so that looking through all of them holds nobody up for long.
+const MAPS: usize = 64;
+/// Questions that may wait for a connection's answer; one more gets none.
+const QUESTIONS_MAX: usize = 16;
 
 /// How others reach a connection.
 #[derive(Debug, Default)]
 pub(super) struct Mail {
     /// Rung when there is something below.
     pub(super) bell: Notify,
-    take_over: Mutex<TakeOver>,
+    letters: Mutex<Letters>,
     share: AtomicBool,
 }
 
 #[derive(Debug, Default)]
-struct TakeOver {
+struct Letters {
     /// Nobody reads this mail any more.
     closed: bool,
-    reply: Option<oneshot::Sender<Session>>,
+    take_over: Option<oneshot::Sender<Session>>,
+    kick: Option<Kick>,
+    questions: Vec<oneshot::Sender<ClientInfo>>,
+}
+
+/// Somebody wants the connection to end.
+#[derive(Debug)]
+pub(super) struct Kick {
+    /// Whether its session is to end as well.
+    pub(super) end_session: bool,
+    /// Told when that is done.
+    pub(super) done: oneshot::Sender<()>,
 }
 
 impl Mail {
     /// Asks the connection to go and to hand its session over. The answer fails if it is gone already.
     pub(super) fn take_over(&self) -> oneshot::Receiver<Session> {
+        self.write(|letters, reply| letters.take_over = Some(reply))
+    }
+
+    /// Asks the connection to go, and its session too if it is to end. The answer comes when that is done, and
+    /// fails if the connection is gone already.
+    pub(super) fn kick(&self, end_session: bool) -> oneshot::Receiver<()> {
+        self.write(|letters, done| letters.kick = Some(Kick { end_session, done }))
+    }
+
+    /// Asks the connection how it is doing. The answer fails if it is gone, or if too many have asked.
+    pub(super) fn ask(&self) -> oneshot::Receiver<ClientInfo> {
+        self.write(|letters, reply| {
+            if letters.questions.len() < QUESTIONS_MAX {
+                letters.questions.push(reply);
+            }
+        })
+    }
+
+    fn write<T>(&self, put: impl FnOnce(&mut Letters, oneshot::Sender<T>)) -> oneshot::Receiver<T> {
         let (reply, answer) = oneshot::channel();
-        let mut take_over = self.take_over.lock();
-        if !take_over.closed {
-            take_over.reply = Some(reply);
+        let mut letters = self.letters.lock();
+        if !letters.closed {
+            put(&mut letters, reply);
             self.bell.notify_one();
         }
         answer
@@ -47,7 +82,7 @@ impl Mail {
 
     /// Nobody reads this mail any more; whoever waits for an answer is told so.
     pub(super) fn close(&self) {
-        *self.take_over.lock() = TakeOver { closed: true, reply: None };
+        *self.letters.lock() = Letters { closed: true, ..Letters::default() };
     }
 
     /// Says that a shared subscription has something for this connection.
@@ -58,7 +93,17 @@ impl Mail {
 
     /// Whether somebody wants the session.
     pub(super) fn taken_over(&self) -> Option<oneshot::Sender<Session>> {
-        self.take_over.lock().reply.take()
+        self.letters.lock().take_over.take()
+    }
+
+    /// Whether somebody wants the connection to end.
+    pub(super) fn kicked(&self) -> Option<Kick> {
+        self.letters.lock().kick.take()
+    }
+
+    /// Who wants to know how the connection is doing.
+    pub(super) fn questions(&self) -> Vec<oneshot::Sender<ClientInfo>> {
+        std::mem::take(&mut self.letters.lock().questions)
     }
 
     /// Whether a shared subscription has something.
@@ -85,14 +130,13 @@ pub(super) enum Holder {
     Document,
 }
 
-struct Inner {
-    entries: HashMap<ByteString, Entry>,
-    due: BTreeSet<(i64, ByteString)>,
-}
+type Entries = HashMap<ByteString, Entry>;
 
 /// See the module's text.
 pub(super) struct Registry {
-    inner: Mutex<Inner>,
+    entries: Box<[Mutex<Entries>]>,
+    /// Locked after the entries if both are.
+    due: Mutex<BTreeSet<(i64, ByteString)>>,
     gates: Box<[tokio::sync::Mutex<()>]>,
     hasher: RandomState,
     /// Rung when something may be due sooner than it was.
@@ -102,16 +146,27 @@ pub(super) struct Registry {
 impl Registry {
     pub(super) fn new() -> Self {
         Registry {
-            inner: Mutex::new(Inner { entries: HashMap::new(), due: BTreeSet::new() }),
+            entries: (0..MAPS).map(|_| Mutex::new(HashMap::new())).collect(),
+            due: Mutex::default(),
             gates: (0..GATES).map(|_| tokio::sync::Mutex::new(())).collect(),
             hasher: RandomState::default(),
             sooner: Notify::new(),
         }
     }
 
+    /// The map that has the entry of a client identifier, if there is one.
+    fn entries(&self, client: &str) -> MutexGuard<'_, Entries> {
+        let index = self.hasher.hash_one(client) as usize % MAPS;
+        // The index is within by construction.
+        match self.entries.get(index) {
+            Some(entries) => entries.lock(),
+            None => unreachable!("{index} of {MAPS} maps"),
+        }
+    }
+
     /// Waits for the right to change who has the session of a client identifier. Whoever changes it, and reads
     /// or writes the document, holds this.
-    pub(super) async fn gate(&self, client: &str) -> MutexGuard<'_, ()> {
+    pub(super) async fn gate(&self, client: &str) -> tokio::sync::MutexGuard<'_, ()> {
         let index = self.hasher.hash_one(client) as usize % GATES;
         // The index is within by construction.
         match self.gates.get(index) {
@@ -122,7 +177,7 @@ impl Registry {
 
     /// Who has the session.
     pub(super) fn holder(&self, client: &str) -> Holder {
-        match self.inner.lock().entries.get(client) {
+        match self.entries(client).get(client) {
             None => Holder::Nobody,
             Some(Entry::Online(mail)) => Holder::Connection(Arc::clone(mail)),
             Some(Entry::Offline(_)) => Holder::Document,
@@ -130,8 +185,7 @@ impl Registry {
     }
 
     fn put(&self, client: &ByteString, entry: Option<Entry>) {
-        let mut inner = self.inner.lock();
-        let Inner { entries, due } = &mut *inner;
+        let mut entries = self.entries(client);
         let new_due = match &entry {
             Some(Entry::Offline(due)) => *due,
             _ => None,
@@ -140,12 +194,21 @@ impl Registry {
             Some(entry) => entries.insert(client.clone(), entry),
             None => entries.remove(client),
         };
-        if let Some(Entry::Offline(Some(old_due))) = old {
+        let old_due = match old {
+            Some(Entry::Offline(due)) => due,
+            _ => None,
+        };
+        if old_due == new_due {
+            return;
+        }
+        let mut due = self.due.lock();
+        if let Some(old_due) = old_due {
             due.remove(&(old_due, client.clone()));
         }
         if let Some(new_due) = new_due {
             due.insert((new_due, client.clone()));
-            drop(inner);
+            drop(due);
+            drop(entries);
             self.sooner.notify_one();
         }
     }
@@ -167,13 +230,40 @@ impl Registry {
 
     /// How many sessions there are.
     pub(super) fn len(&self) -> usize {
-        self.inner.lock().entries.len()
+        self.entries.iter().map(|entries| entries.lock().len()).sum()
+    }
+
+    /// Up to `limit` client identifiers in their order, after `after`: those that begin with `prefix` and, if that
+    /// is asked for, have a connection or have none. Looks through all entries.
+    pub(super) fn page(
+        &self,
+        prefix: &str,
+        online: Option<bool>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Vec<ByteString> {
+        // The largest of those found so far is the first to make room.
+        let mut found: BinaryHeap<ByteString> = BinaryHeap::new();
+        for entries in &self.entries {
+            for (client, entry) in entries.lock().iter() {
+                let wanted = client.starts_with(prefix)
+                    && online.is_none_or(|online| online == matches!(entry, Entry::Online(_)))
+                    && after.is_none_or(|after| **client > *after);
+                if !wanted || (found.len() >= limit && found.peek().is_none_or(|last| client > last)) {
+                    continue;
+                }
+                if found.len() >= limit {
+                    found.pop();
+                }
+                found.push(client.clone());
+            }
+        }
+        found.into_sorted_vec()
     }
 
     /// The client identifier for which something is due by `now_ms`, or when the next will be.
     pub(super) fn next_due(&self, now_ms: i64) -> Result<ByteString, Option<i64>> {
-        let inner = self.inner.lock();
-        match inner.due.first() {
+        match self.due.lock().first() {
             Some((due, client)) if *due <= now_ms => Ok(client.clone()),
             Some((due, _)) => Err(Some(*due)),
             None => Err(None),
@@ -201,6 +291,41 @@ mod tests {
         assert_eq!((registry.next_due(100), registry.len()), (Err(None), 1));
         assert!(matches!(registry.holder("b"), Holder::Connection(_)));
         assert!(matches!(registry.holder("a"), Holder::Nobody));
+    }
+
+    #[test]
+    fn a_page_is_in_order_and_only_of_what_was_asked_for() {
+        let registry = Registry::new();
+        for number in 0..100 {
+            let client = ByteString::from(format!("{}/{number:02}", if number % 2 == 0 { "a" } else { "b" }));
+            if number < 50 {
+                registry.online(&client, Arc::default());
+            } else {
+                registry.offline(&client, None);
+            }
+        }
+        let page = |prefix: &str, online, after, limit| -> Vec<String> {
+            registry.page(prefix, online, after, limit).iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(page("", None, None, 3), ["a/00", "a/02", "a/04"]);
+        assert_eq!(page("", None, Some("a/96"), 3), ["a/98", "b/01", "b/03"]);
+        assert_eq!(page("b", Some(true), Some("b/45"), 3), ["b/47", "b/49"]);
+        assert_eq!(page("a", Some(false), None, 2), ["a/50", "a/52"]);
+        assert_eq!(page("", None, None, 1000).len(), 100);
+        assert!(page("c", None, None, 10).is_empty() && page("", None, None, 0).is_empty());
+    }
+
+    #[tokio::test]
+    async fn questions_are_bounded_and_not_left_without_an_end() {
+        let mail = Mail::default();
+        let mut answers: Vec<_> = (0..=QUESTIONS_MAX).map(|_| mail.ask()).collect();
+        assert!(answers.pop().unwrap().await.is_err(), "one too many");
+        assert_eq!(mail.questions().len(), QUESTIONS_MAX);
+        let kicked = mail.kick(true);
+        assert!(mail.kicked().is_some_and(|kick| kick.end_session) && mail.kicked().is_none());
+        assert!(kicked.await.is_err(), "the connection was gone before it was done");
+        mail.close();
+        assert!(mail.ask().await.is_err() && mail.kick(false).await.is_err());
     }
 
     #[tokio::test]

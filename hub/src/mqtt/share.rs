@@ -134,6 +134,11 @@ impl Groups {
 }
 
 impl Group {
+    /// Its place in the queue.
+    pub(super) fn place(&self) -> CursorPlace {
+        self.state.lock().cursor.place()
+    }
+
     /// A member is connected.
     pub(super) fn join(&self, mail: &Arc<Mail>) {
         let member = Member { mail: Arc::clone(mail), room: 0, assigned: VecDeque::new() };

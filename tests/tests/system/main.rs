@@ -5,6 +5,7 @@
 //!
 //! # Layout
 //! - [`cli`] `serve`, `pub`, `tail` and the HTTP API
+//! - [`clients`] `tidemill clients`
 //! - [`mqtt_clients`] mosquitto's and rumqttc's clients
 //! - [`readback`] CloudEvents in Kafka, HTTP and AMQP
 //! - [`delivery`] targets that refuse, fail or are away
@@ -16,6 +17,7 @@
 
 mod bench;
 mod cli;
+mod clients;
 mod delivery;
 mod examples;
 mod mqtt_clients;

@@ -8,8 +8,8 @@ use tidemill_store::tools::{self, Dump, Dumped, InQueue};
 use tidemill_store::{Position, Record, Retain};
 
 use super::Directory;
-use super::text::time;
 use crate::cli::api::shown;
+use crate::cli::text::time;
 use crate::cli::{Failed, print};
 use crate::message::{self, Head};
 

@@ -2,12 +2,10 @@
 //!
 //! # Layout
 //! - `stats`, `verify`, `dump`, `rebuild`: one command each
-//! - `text`: sizes, numbers and times for people; progress on standard error
 
 mod dump;
 mod rebuild;
 mod stats;
-mod text;
 mod verify;
 
 use std::path::PathBuf;

@@ -4,8 +4,8 @@ use serde_json::json;
 use tidemill_store::tools::{self, Rebuilt};
 
 use super::Directory;
-use super::text::{number, teller};
 use crate::cli::api::shown;
+use crate::cli::text::{number, teller};
 use crate::cli::{Failed, print};
 
 #[derive(Debug, clap::Args)]

@@ -4,8 +4,8 @@ use serde_json::json;
 use tidemill_store::tools::{self, Lag, QueueCount, ShardStats, StoreStats};
 
 use super::Directory;
-use super::text::{bytes, number, table, time};
 use crate::cli::api::shown;
+use crate::cli::text::{bytes, number, table, time};
 use crate::cli::{Failed, print};
 
 #[derive(Debug, clap::Args)]

@@ -4,8 +4,8 @@ use serde_json::json;
 use tidemill_store::tools::{self, Place, Problem, Verified};
 
 use super::Directory;
-use super::text::{bytes, number, teller};
 use crate::cli::api::shown;
+use crate::cli::text::{bytes, number, teller};
 use crate::cli::{Failed, print};
 
 #[derive(Debug, clap::Args)]

@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
 use super::super::codec::{Disconnect, DisconnectProperties, Packet, ReasonCode, Version};
+use super::super::registry::Kick;
 use super::super::session::Session;
 use super::super::shared::now_ms;
 use super::super::transport::Transport;
@@ -41,6 +42,8 @@ pub(super) enum Close {
     },
     /// Another connection wants the session.
     TakenOver(oneshot::Sender<Session>),
+    /// Somebody who runs the hub wants it.
+    Kicked(Kick),
     /// The broker stops.
     ShuttingDown,
 }
@@ -54,6 +57,7 @@ impl fmt::Display for Close {
             Close::Lost(error) => write!(f, "{error}"),
             Close::Refused { reason, what } => write!(f, "{reason}: {what}"),
             Close::TakenOver(_) => f.write_str("session taken over"),
+            Close::Kicked(_) => f.write_str("sent away"),
             Close::ShuttingDown => f.write_str("server shutting down"),
         }
     }
@@ -68,6 +72,10 @@ impl Close {
             Close::TakenOver(_) => {
                 Some((ReasonCode::SESSION_TAKEN_OVER, "another connection uses this client identifier"))
             }
+            Close::Kicked(_) => Some((
+                ReasonCode::ADMINISTRATIVE_ACTION,
+                "the server's administrator has closed the connection",
+            )),
             Close::ShuttingDown => Some((ReasonCode::SERVER_SHUTTING_DOWN, "the server is shutting down")),
         }
     }
@@ -103,6 +111,14 @@ impl Connection {
         self.shared.counters.add(&mut self.tally);
         match close {
             Close::TakenOver(reply) => self.hand_over(reply).await,
+            Close::Kicked(Kick { end_session, done }) => {
+                if end_session {
+                    self.session.expiry_s = 0;
+                }
+                self.put_down().await;
+                // Whoever wanted it may have gone.
+                let _ = done.send(());
+            }
             _ => self.put_down().await,
         }
     }
@@ -144,7 +160,13 @@ impl Connection {
     async fn hand_over(mut self, reply: oneshot::Sender<Session>) {
         self.session.offline_since_ms = Some(now_ms());
         self.mail.close();
-        let empty = Session::new(self.session.client.clone(), 0);
+        let mut empty = Session::new(self.session.client.clone(), 0);
+        if self.durable && !self.session.is_persistent() {
+            // It was kept and was to end with this connection: whoever takes it over does not know its document.
+            empty.will = self.session.will.take();
+            sessions::end(&self.shared, &self.session, true).await;
+            self.session = empty.clone();
+        }
         let session = std::mem::replace(&mut self.session, empty);
         // The other side holds the gate, and goes on with the document if this fails.
         if reply.send(session).is_err() {

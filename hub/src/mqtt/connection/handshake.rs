@@ -11,12 +11,13 @@ use tokio::io::Interest;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, error, warn};
 
+use super::super::clients::Totals;
 use super::super::codec::{Connack, ConnackProperties, Connect, Decoder, Packet, ReasonCode, Version, topic};
 use super::super::peer::Peer;
 use super::super::registry::{Holder, Mail};
 use super::super::session::{Session, Will};
 use super::super::sessions;
-use super::super::shared::{Phase, Shared};
+use super::super::shared::{Phase, Shared, now_ms};
 use super::super::transport::Transport;
 use super::close::write_out;
 use super::delivery::Delivery;
@@ -322,6 +323,8 @@ fn connection(
         delivery: Delivery::default(),
         output: Output::default(),
         tally: Tally::default(),
+        since_ms: now_ms(),
+        totals: Totals::default(),
     }
 }
 

@@ -40,6 +40,7 @@ use self::close::Close;
 use self::delivery::Delivery;
 use self::inbound::{AckDue, Pending};
 use self::output::Output;
+use super::clients::{ClientInfo, ClientState, ConnectionInfo, SessionInfo, Totals};
 use super::codec::{Decoder, Packet, ReasonCode, Version};
 use super::peer::Peer;
 use super::registry::Mail;
@@ -104,6 +105,10 @@ struct Connection {
     delivery: Delivery,
     output: Output,
     tally: Tally,
+
+    /// When it was accepted, in milliseconds since the Unix epoch.
+    since_ms: i64,
+    totals: Totals,
 }
 
 /// What a connection waits for.
@@ -179,7 +184,7 @@ impl Connection {
         self.handle_input().await?;
         self.deliver().await?;
         self.flush()?;
-        self.shared.counters.add(&mut self.tally);
+        self.count();
         let ready = self.wait().await?;
         if ready.is_readable() && self.may_read() {
             self.read().await?;
@@ -224,6 +229,10 @@ impl Connection {
                 if let Some(reply) = self.mail.taken_over() {
                     return Err(Close::TakenOver(reply));
                 }
+                if let Some(kick) = self.mail.kicked() {
+                    return Err(Close::Kicked(kick));
+                }
+                self.tell();
                 if self.mail.share_nudged() {
                     self.delivery.wake_shared(&self.session);
                 }
@@ -295,6 +304,39 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// Adds what this turn has counted.
+    fn count(&mut self) {
+        let Tally { published, delivered, bytes_in, bytes_out, .. } = self.tally;
+        self.totals.messages_in += published;
+        self.totals.messages_out += delivered;
+        self.totals.bytes_in += bytes_in;
+        self.totals.bytes_out += bytes_out;
+        self.shared.counters.add(&mut self.tally);
+    }
+
+    /// Answers those who want to know how this connection is doing.
+    fn tell(&self) {
+        for question in self.mail.questions() {
+            let keep_alive_s = self.silence_max.map_or(0, |silence| silence.as_millis() / 1500);
+            let connection = ConnectionInfo {
+                user: self.user.as_ref().map(ToString::to_string),
+                address: self.peer.address,
+                listener: self.peer.listener.options.name.clone(),
+                version: self.version,
+                since_ms: self.since_ms,
+                keep_alive_s: u16::try_from(keep_alive_s).unwrap_or(u16::MAX),
+                waiting_bytes: self.output.len(),
+                totals: self.totals,
+            };
+            // Whoever asked may have gone.
+            let _ = question.send(ClientInfo {
+                client: self.session.client.to_string(),
+                state: ClientState::Online(connection),
+                session: Some(SessionInfo::of(&self.session, &self.shared.store, &self.shared.groups)),
+            });
+        }
     }
 
     /// Queues a packet for the client.
