@@ -29,6 +29,9 @@ pub(super) struct Args {
     stop_within: Duration,
 }
 
+/// Open files that are no devices' connections: the log, the index, the API, connectors.
+const OTHER_FILES: usize = 1024;
+
 pub(super) fn run(args: &Args) -> Result<(), Failed> {
     let source = Source { flags: args.flags.clone(), ..Source::default() };
     let config = config::load(&source).map_err(|error| {
@@ -37,6 +40,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failed> {
     })?;
     telemetry::start(&config.telemetry, LogSink::Stderr).map_err(Failed::because)?;
     limits::raise()?;
+    limits::reserve(config.mqtt.connections_max + OTHER_FILES);
     on_runtime(serve(config, &source, args.stop_within))
 }
 

@@ -189,16 +189,34 @@ impl Net {
         sessions: impl IntoIterator<Item = Session>,
         receive: &mut impl Receive,
     ) -> Result<()> {
+        self.open_each(sessions, OPENING_MAX, receive)
+    }
+
+    /// Opens these connections as devices do that come back after an outage, which do not wait for each other.
+    pub(super) fn storm(
+        &mut self,
+        sessions: impl IntoIterator<Item = Session>,
+        receive: &mut impl Receive,
+    ) -> Result<()> {
+        self.open_each(sessions, usize::MAX, receive)
+    }
+
+    fn open_each(
+        &mut self,
+        sessions: impl IntoIterator<Item = Session>,
+        opening_max: usize,
+        receive: &mut impl Receive,
+    ) -> Result<()> {
         let mut sessions = sessions.into_iter().peekable();
         let mut since = (self.open, Instant::now());
         while self.opening > 0 || sessions.peek().is_some() {
-            while self.may_open()
-                && let Some(session) = sessions.next()
-            {
+            let room = opening_max.saturating_sub(self.opening).min(OPENING_MAX);
+            for session in sessions.by_ref().take(room) {
                 self.open(&session)?;
             }
             self.flush()?;
-            self.turn(TURN, receive)?;
+            let more = self.opening < opening_max && sessions.peek().is_some();
+            self.turn(if more { Duration::ZERO } else { TURN }, receive)?;
             if since.0 != self.open {
                 since = (self.open, Instant::now());
             } else if since.1.elapsed() > PATIENCE {
