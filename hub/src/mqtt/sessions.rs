@@ -121,8 +121,8 @@ pub(super) async fn end(shared: &Shared, session: &Session, durable: bool) {
 }
 
 /// Publishes a will.
-pub(super) async fn publish_will(shared: &Shared, client: &ByteString, will: Will) {
-    let Will { last_will, user } = will;
+pub(super) async fn publish_will(shared: &Shared, client: &ByteString, will: Box<Will>) {
+    let Will { last_will, user } = *will;
     let encoded = Properties::of_will(client.clone(), user, last_will.properties)
         .and_then(|properties| properties.encode());
     let properties = match encoded {

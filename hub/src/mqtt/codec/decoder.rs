@@ -1,6 +1,6 @@
 //! [`Decoder`]: cuts packets out of a growing buffer.
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::connect::Connect;
 use super::{DecodeError, Packet, PacketKind, Reader, ReasonCode, Version};
@@ -54,7 +54,8 @@ impl Decoder {
         match self.version {
             Some(version) => Packet::decode(header.kind, header.first, body, version).map(Some),
             None => {
-                let mut reader = Reader::new(body);
+                // A copy: what is kept of a CONNECT, such as its will, would keep the whole read buffer.
+                let mut reader = Reader::new(Bytes::copy_from_slice(&body));
                 let connect = Connect::decode(&mut reader, &mut self.version)?;
                 reader.end()?;
                 Ok(Some(Packet::Connect(Box::new(connect))))

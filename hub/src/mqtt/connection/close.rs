@@ -84,7 +84,7 @@ impl Close {
 impl Connection {
     /// Ends the connection in order: what the client sent is acknowledged, it is told why, and its
     /// session is handed over, written down or ended.
-    pub(super) async fn finish(mut self, close: Close) {
+    pub(super) async fn finish(mut self: Box<Self>, close: Close) {
         if matches!(close, Close::Refused { .. })
             && let Some((reason, _)) = close.reason()
         {
@@ -157,7 +157,7 @@ impl Connection {
     }
 
     /// Gives the session to the connection that wants it. If that one is gone in the meantime, it stays here.
-    async fn hand_over(mut self, reply: oneshot::Sender<Session>) {
+    async fn hand_over(mut self: Box<Self>, reply: oneshot::Sender<Session>) {
         self.session.offline_since_ms = Some(now_ms());
         self.mail.close();
         let mut empty = Session::new(self.session.client.clone(), 0);
@@ -175,7 +175,7 @@ impl Connection {
     }
 
     /// Writes the session down, or ends it.
-    async fn put_down(mut self) {
+    async fn put_down(mut self: Box<Self>) {
         let shared = std::sync::Arc::clone(&self.shared);
         let client = self.session.client.clone();
         // Whoever takes the session over holds the gate and waits for us.

@@ -22,7 +22,10 @@ use super::super::transport::Transport;
 use super::close::write_out;
 use super::delivery::Delivery;
 use super::inbound::plain_properties;
-use super::{Connection, Limits, Output, READ_BYTES, Tally};
+use super::{Connection, Limits, Output, Tally};
+
+/// Bytes read at a time until there is a CONNECT, which is rarely longer.
+const CONNECT_BYTES: usize = 512;
 
 /// A CONNECT that is not accepted.
 struct Refusal {
@@ -32,7 +35,11 @@ struct Refusal {
 
 /// Reads a CONNECT, opens its session and answers. `None` if it comes to nothing, of which the client was told
 /// what it can be told.
-pub(super) async fn accept(shared: Arc<Shared>, mut stream: Transport, peer: Peer) -> Option<Connection> {
+pub(super) async fn accept(
+    shared: Arc<Shared>,
+    mut stream: Transport,
+    peer: Peer,
+) -> Option<Box<Connection>> {
     let peer = Arc::new(peer);
     let mut decoder = Decoder::server(shared.options.packet_bytes_max as usize);
     let mut input = BytesMut::new();
@@ -90,7 +97,7 @@ async fn read_connect(
         if stream.ready(Interest::READABLE).await.is_err() {
             return Ok(None);
         }
-        input.reserve(READ_BYTES);
+        input.reserve(CONNECT_BYTES);
         match stream.try_read_buf(input) {
             Ok(0) => return Ok(None),
             Ok(_) => {}
@@ -167,7 +174,7 @@ async fn open(
     decoder: Decoder,
     input: BytesMut,
     connect: Connect,
-) -> Result<Connection, (Transport, Refusal)> {
+) -> Result<Box<Connection>, (Transport, Refusal)> {
     let assigned = connect.client_id.is_empty().then(|| ByteString::from(uuid::Uuid::new_v4().to_string()));
     // A copy: a slice would keep the read buffer for as long as the session.
     let client = assigned.clone().unwrap_or_else(|| ByteString::from(&*connect.client_id));
@@ -188,7 +195,7 @@ async fn open(
     let Found { mut session, present, durable } = found;
     session.expiry_s = expiry_s;
     session.offline_since_ms = None;
-    session.will = connect.will.clone().map(|last_will| Will { last_will, user: user.clone() });
+    session.will = connect.will.clone().map(|last_will| Box::new(Will { last_will, user: user.clone() }));
     let durable = match keep(shared, &session, durable).await {
         Ok(durable) => durable,
         Err(refusal) => {
@@ -281,7 +288,7 @@ fn connection(
     durable: bool,
     mail: Arc<Mail>,
     user: Option<ByteString>,
-) -> Connection {
+) -> Box<Connection> {
     let options = &shared.options;
     let asked = &connect.properties;
     let window_max = asked.receive_maximum.map_or(u16::MAX, NonZeroU16::get).min(options.inflight_max);
@@ -298,7 +305,7 @@ fn connection(
     };
     // One and a half times the keep alive ([MQTT-3.1.2-22]).
     let silence_max = (keep_alive_s > 0).then(|| Duration::from_millis(u64::from(keep_alive_s) * 1500));
-    Connection {
+    Box::new(Connection {
         phase: shared.phase.subscribe(),
         shared: Arc::clone(shared),
         stream,
@@ -313,7 +320,8 @@ fn connection(
         silence_max,
         last_heard: Instant::now(),
         decoder,
-        input,
+        // An idle connection has no buffer.
+        input: if input.is_empty() { BytesMut::new() } else { input },
         aliases: Vec::new(),
         batch: Vec::new(),
         batch_acks: Vec::new(),
@@ -325,7 +333,7 @@ fn connection(
         tally: Tally::default(),
         since_ms: now_ms(),
         totals: Totals::default(),
-    }
+    })
 }
 
 /// What the client is told. Only what differs from the protocol's defaults is said.

@@ -10,6 +10,7 @@ use super::super::codec::{
     Ack, AckProperties, Disconnect, Packet, PacketId, Publish, Qos, ReasonCode, Version, topic,
 };
 use super::super::session::Arrival;
+use super::subscribe::Change;
 use super::{Close, Connection, next_receipt};
 use crate::message::{self, Properties};
 
@@ -42,58 +43,47 @@ struct Refusal {
 }
 
 impl Connection {
-    /// Handles one packet.
-    pub(super) async fn handle(&mut self, packet: Packet) -> Result<(), Close> {
+    /// Handles one packet, unless it is one that changes subscriptions.
+    pub(super) fn handle(&mut self, packet: Packet) -> Result<Option<Change>, Close> {
         match packet {
-            Packet::Publish(publish) => self.on_publish(publish),
+            Packet::Publish(publish) => self.on_publish(publish)?,
             Packet::Puback(ack) => {
                 let done = self.session.window.puback(ack.id);
                 self.delivered(done.as_ref());
-                Ok(())
             }
-            Packet::Pubrec(ack) => {
-                self.on_pubrec(&ack);
-                Ok(())
-            }
+            Packet::Pubrec(ack) => self.on_pubrec(&ack),
             Packet::Pubrel(ack) => {
                 let known = self.session.inbound.release(ack.id);
                 let reason =
                     if known { ReasonCode::SUCCESS } else { ReasonCode::PACKET_IDENTIFIER_NOT_FOUND };
                 self.send(&Packet::Pubcomp(Ack::new(ack.id, reason)));
-                Ok(())
             }
             Packet::Pubcomp(ack) => {
                 let done = self.session.window.pubcomp(ack.id);
                 self.delivered(done.as_ref());
-                Ok(())
             }
-            // What was published before comes before what is subscribed to after it.
-            Packet::Subscribe(subscribe) => {
-                self.submit().await?;
-                self.subscribe(subscribe).await
+            Packet::Subscribe(subscribe) => return Ok(Some(Change::Subscribe(subscribe))),
+            Packet::Unsubscribe(unsubscribe) => return Ok(Some(Change::Unsubscribe(unsubscribe))),
+            Packet::Pingreq => self.send(&Packet::Pingresp),
+            Packet::Disconnect(disconnect) => return Err(self.on_disconnect(&disconnect)),
+            Packet::Auth(_) => {
+                return Err(Close::Refused {
+                    reason: ReasonCode::PROTOCOL_ERROR,
+                    what: "AUTH without an authentication method in CONNECT",
+                });
             }
-            Packet::Unsubscribe(unsubscribe) => {
-                self.submit().await?;
-                self.unsubscribe(unsubscribe).await
-            }
-            Packet::Pingreq => {
-                self.send(&Packet::Pingresp);
-                Ok(())
-            }
-            Packet::Disconnect(disconnect) => Err(self.on_disconnect(&disconnect)),
-            Packet::Auth(_) => Err(Close::Refused {
-                reason: ReasonCode::PROTOCOL_ERROR,
-                what: "AUTH without an authentication method in CONNECT",
-            }),
             Packet::Connect(_)
             | Packet::Connack(_)
             | Packet::Suback(_)
             | Packet::Unsuback(_)
-            | Packet::Pingresp => Err(Close::Refused {
-                reason: ReasonCode::PROTOCOL_ERROR,
-                what: "a packet that only a server sends, or a second CONNECT",
-            }),
+            | Packet::Pingresp => {
+                return Err(Close::Refused {
+                    reason: ReasonCode::PROTOCOL_ERROR,
+                    what: "a packet that only a server sends, or a second CONNECT",
+                });
+            }
         }
+        Ok(None)
     }
 
     fn on_publish(&mut self, mut publish: Publish) -> Result<(), Close> {

@@ -40,6 +40,7 @@ use self::close::Close;
 use self::delivery::Delivery;
 use self::inbound::{AckDue, Pending};
 use self::output::Output;
+use self::subscribe::Change;
 use super::clients::{ClientInfo, ClientState, ConnectionInfo, SessionInfo, Totals};
 use super::codec::{Decoder, Packet, ReasonCode, Version};
 use super::peer::Peer;
@@ -139,7 +140,8 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: std::net::TcpStream, peer
             return;
         }
     };
-    let Some(mut connection) = handshake::accept(shared, stream, peer).await else { return };
+    // Beginning and end are boxed: an idle connection should not keep their room.
+    let Some(mut connection) = Box::pin(handshake::accept(shared, stream, peer)).await else { return };
     let client = connection.session.client.clone();
     let ran = AssertUnwindSafe(connection.run()).catch_unwind().await;
     let close = ran.unwrap_or_else(|_| {
@@ -148,7 +150,7 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: std::net::TcpStream, peer
     });
     let listener = &connection.peer.listener.options.name;
     debug!(peer = %address, listener, client = &*client, reason = %close, "connection closed");
-    connection.finish(close).await;
+    Box::pin(connection.finish(close)).await;
 }
 
 /// Waits for the first batch's receipt.
@@ -287,6 +289,15 @@ impl Connection {
 
     /// Handles the whole packets in the buffer, as long as the client may be read.
     async fn handle_packets(&mut self) -> Result<(), Close> {
+        while let Some(change) = self.handle_until_change()? {
+            // Boxed: changes are rare, and every connection would keep room for them.
+            Box::pin(self.change(change)).await?;
+        }
+        Ok(())
+    }
+
+    /// Handles whole packets up to one that changes subscriptions, for which the store has to be asked.
+    fn handle_until_change(&mut self) -> Result<Option<Change>, Close> {
         while self.pending_acks + self.batch_acks.len() < usize::from(self.shared.options.receive_maximum)
             || self.version == Version::V5
         {
@@ -294,7 +305,9 @@ impl Connection {
                 Ok(Some(packet)) => {
                     self.last_heard = Instant::now();
                     self.tally.packets_in += 1;
-                    self.handle(packet).await?;
+                    if let Some(change) = self.handle(packet)? {
+                        return Ok(Some(change));
+                    }
                 }
                 Ok(None) => break,
                 Err(error) => {
@@ -303,7 +316,7 @@ impl Connection {
                 }
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Adds what this turn has counted.

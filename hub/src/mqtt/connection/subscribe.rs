@@ -14,6 +14,12 @@ use super::super::session::{Cursor, Subscription, SubscriptionKey};
 use super::super::sessions;
 use super::{Close, Connection};
 
+/// A packet that changes subscriptions.
+pub(super) enum Change {
+    Subscribe(Subscribe),
+    Unsubscribe(Unsubscribe),
+}
+
 /// What became of one filter of a SUBSCRIBE.
 enum Outcome {
     /// It is subscribed to; whether it was not before.
@@ -26,8 +32,17 @@ enum Outcome {
 }
 
 impl Connection {
+    /// What was published before comes before what is subscribed to after it.
+    pub(super) async fn change(&mut self, change: Change) -> Result<(), Close> {
+        self.submit().await?;
+        match change {
+            Change::Subscribe(subscribe) => self.subscribe(subscribe).await,
+            Change::Unsubscribe(unsubscribe) => self.unsubscribe(unsubscribe).await,
+        }
+    }
+
     /// Makes the subscriptions, writes them down, answers, and only then sends retained messages.
-    pub(super) async fn subscribe(&mut self, subscribe: Subscribe) -> Result<(), Close> {
+    async fn subscribe(&mut self, subscribe: Subscribe) -> Result<(), Close> {
         let id = subscribe.properties.subscription_id;
         let mut outcomes: SmallVec<[Outcome; 1]> = SmallVec::new();
         for request in &subscribe.filters {
@@ -167,7 +182,7 @@ impl Connection {
     }
 
     /// Writes the session without the subscriptions, answers, and then lets their queues go.
-    pub(super) async fn unsubscribe(&mut self, unsubscribe: Unsubscribe) -> Result<(), Close> {
+    async fn unsubscribe(&mut self, unsubscribe: Unsubscribe) -> Result<(), Close> {
         let mut gone = Vec::new();
         let mut reasons = SmallVec::new();
         for filter in &unsubscribe.filters {

@@ -58,7 +58,7 @@ pub enum DocumentError {
 pub(crate) struct Stored {
     pub(crate) expiry_s: u32,
     pub(crate) offline_since_ms: Option<i64>,
-    pub(crate) will: Option<Will>,
+    pub(crate) will: Option<Box<Will>>,
     pub(crate) subscriptions: Vec<StoredSubscription>,
     unreleased: Vec<PacketId>,
     in_flight: Vec<StoredInFlight>,
@@ -217,7 +217,8 @@ impl Stored {
                 out.put_u64(*offset);
             }
         }
-        if let Some(Will { last_will, user }) = &self.will {
+        if let Some(will) = &self.will {
+            let Will { last_will, user } = &**will;
             out.put_u8(last_will.qos.bits() | (u8::from(last_will.retain) << 2));
             put_text(&mut out, &last_will.topic);
             put_text(&mut out, user.as_deref().unwrap_or_default());
@@ -249,7 +250,7 @@ impl Stored {
         let subscriptions = (0..cut.u32()?).map(|_| cut.subscription()).collect::<Result<_, _>>()?;
         let unreleased = (0..cut.u16()?).map(|_| cut.packet_id()).collect::<Result<_, _>>()?;
         let in_flight = (0..cut.u16()?).map(|_| cut.in_flight(version)).collect::<Result<_, _>>()?;
-        let will = if flags & HAS_WILL != 0 { Some(cut.will()?) } else { None };
+        let will = if flags & HAS_WILL != 0 { Some(Box::new(cut.will()?)) } else { None };
         if !cut.0.is_empty() {
             return Err(DocumentError::Damaged("there are bytes after its end"));
         }
@@ -422,7 +423,7 @@ mod tests {
             in_flight in vec(in_flight(), 0..5),
             cut in any::<usize>(),
         ) {
-            let stored = Stored { expiry_s, offline_since_ms, will, subscriptions, unreleased, in_flight };
+            let stored = Stored { expiry_s, offline_since_ms, will: will.map(Box::new), subscriptions, unreleased, in_flight };
             let bytes = stored.encode();
             prop_assert_eq!(Stored::decode(bytes.clone()), Ok(stored));
             let short = bytes.slice(..cut % bytes.len());

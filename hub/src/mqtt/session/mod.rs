@@ -49,7 +49,7 @@ pub struct Session {
     /// Seconds it lives on after its connection; 0 ends it with the connection, [`NEVER`] does not end it.
     pub expiry_s: u32,
     /// What to publish if the client goes without a goodbye.
-    pub will: Option<Will>,
+    pub will: Option<Box<Will>>,
     /// When the connection ended, in milliseconds since the Unix epoch; `None` while there is one.
     pub offline_since_ms: Option<i64>,
     /// What it wants to hear.
@@ -126,7 +126,7 @@ mod tests {
     fn expiry_and_will_are_counted_from_the_end_of_the_connection() {
         let mut session = Session::new("c".into(), 60);
         let properties = WillProperties { delay_s: Some(90), ..Default::default() };
-        session.will = Some(Will {
+        session.will = Some(Box::new(Will {
             last_will: LastWill {
                 topic: "w".into(),
                 payload: Bytes::new(),
@@ -135,7 +135,7 @@ mod tests {
                 properties,
             },
             user: None,
-        });
+        }));
         assert_eq!((session.expires_ms(), session.will_due_ms()), (None, None));
         session.offline_since_ms = Some(1_000);
         assert_eq!(session.expires_ms(), Some(61_000));
