@@ -13,6 +13,7 @@
 //! - `topic`: topic names, topic filters and `$share`
 //! - `connect`, `connack`, `publish`, `ack`, `subscribe`, `suback`, `disconnect`, `auth`: one packet each
 //!   (`ack`: PUBACK, PUBREC, PUBREL, PUBCOMP; `subscribe`: also UNSUBSCRIBE; `suback`: also UNSUBACK)
+//! - `fuzzing`: what fuzz targets call
 
 mod ack;
 mod auth;
@@ -21,6 +22,9 @@ mod connect;
 mod decoder;
 mod disconnect;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod packet;
 mod property;
 mod publish;

@@ -1,4 +1,10 @@
 //! Every packet there and back, in both versions and however it is cut; and what must be refused.
+//!
+//! # Layout
+//! - this file: generated packets, and single rules
+//! - `corpus`: what the fuzz targets begin with, and changes of it
+
+mod corpus;
 
 use std::num::{NonZeroU16, NonZeroU32};
 
