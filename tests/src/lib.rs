@@ -5,6 +5,7 @@
 //! - [`services`] starts Apache Kafka, RabbitMQ, an HTTP function and Tidemill itself, each on its own loopback ports
 //! - [`process`] a child process that cannot outlive its test
 //! - [`mqtt`] a small MQTT client that hides nothing: every packet is the caller's own
+//! - [`mangle`] clients that send what no client should
 //! - [`load`] publishers that reconnect and resend what was not acknowledged
 //! - [`ledger`] checks arrivals against what was published: nothing lost, order kept, duplicates counted
 //! - [`kafka_reader`] and [`events`] read what came out, the latter with cloudevents-sdk as the judge
@@ -14,6 +15,7 @@ pub mod events;
 pub mod kafka_reader;
 pub mod ledger;
 pub mod load;
+pub mod mangle;
 pub mod mqtt;
 pub mod place;
 pub mod ports;

@@ -176,6 +176,18 @@ impl Process {
         Memory { resident_kib: field("VmRSS:"), anonymous_kib: field("RssAnon:") }
     }
 
+    /// Sockets it has open, from `/proc/PID/fd`.
+    ///
+    /// # Panics
+    /// When the process has ended.
+    #[must_use]
+    pub fn sockets(&self) -> usize {
+        let path = format!("/proc/{}/fd", self.id());
+        let open = std::fs::read_dir(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let names = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        names.filter(|name| name.to_string_lossy().starts_with("socket:")).count()
+    }
+
     fn print_tail(&self) {
         for (stream, path) in [("stdout", &self.stdout), ("stderr", &self.stderr)] {
             let tail = tail(path).unwrap_or_else(|error| format!("(unreadable: {error})"));

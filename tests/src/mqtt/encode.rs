@@ -95,7 +95,7 @@ impl Publish {
         Publish { retain: true, ..self }
     }
 
-    pub(super) fn encode(&self, level: Level) -> Bytes {
+    pub(crate) fn encode(&self, level: Level) -> Bytes {
         let mut body = BytesMut::with_capacity(self.topic.len() + self.payload.len() + 16);
         string(&mut body, &self.topic);
         if self.qos > 0 {
@@ -116,12 +116,12 @@ impl Publish {
 }
 
 /// PUBACK (4), PUBREC (5), PUBREL (6) or PUBCOMP (7).
-pub(super) fn acknowledgement(kind: u8, id: u16) -> Bytes {
+pub(crate) fn acknowledgement(kind: u8, id: u16) -> Bytes {
     let flags = if kind == 6 { 2 } else { 0 };
     packet(kind << 4 | flags, &id.to_be_bytes())
 }
 
-pub(super) fn subscribe(level: Level, id: u16, filters: &[(&str, u8)]) -> Bytes {
+pub(crate) fn subscribe(level: Level, id: u16, filters: &[(&str, u8)]) -> Bytes {
     let mut body = BytesMut::new();
     body.put_u16(id);
     if level == Level::V5 {
@@ -134,7 +134,7 @@ pub(super) fn subscribe(level: Level, id: u16, filters: &[(&str, u8)]) -> Bytes 
     packet(0x82, &body)
 }
 
-pub(super) const PINGREQ: [u8; 2] = [0xc0, 0];
+pub(crate) const PINGREQ: [u8; 2] = [0xc0, 0];
 pub(super) const DISCONNECT: [u8; 2] = [0xe0, 0];
 
 /// A packet of a first byte and what follows the remaining length. Public for tests that build bad packets.
@@ -147,12 +147,12 @@ pub fn packet(first: u8, body: &[u8]) -> Bytes {
     whole.freeze()
 }
 
-fn string(to: &mut BytesMut, text: &str) {
+pub(crate) fn string(to: &mut BytesMut, text: &str) {
     to.put_u16(u16::try_from(text.len()).expect("a string of less than 64 KiB"));
     to.put_slice(text.as_bytes());
 }
 
-fn varint(to: &mut BytesMut, mut value: usize) {
+pub(crate) fn varint(to: &mut BytesMut, mut value: usize) {
     loop {
         let byte = (value & 0x7f) as u8;
         value >>= 7;

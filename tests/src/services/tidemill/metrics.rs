@@ -65,6 +65,17 @@ impl Metrics {
         Some(found.map(|sample| sample.value).sum())
     }
 
+    /// The samples of this name by the value of one of their labels.
+    #[must_use]
+    pub fn by_label(&self, name: &str, label: &str) -> BTreeMap<&str, f64> {
+        let mut values = BTreeMap::new();
+        for sample in self.samples.iter().filter(|sample| sample.name == name) {
+            let value = sample.labels.get(label).map_or("", String::as_str);
+            *values.entry(value).or_default() += sample.value;
+        }
+        values
+    }
+
     /// Names of all samples.
     #[must_use]
     pub fn names(&self) -> Vec<&str> {
@@ -139,6 +150,7 @@ mod tests {
         assert_eq!(metrics.sum("a_total", &[("rule", "x"), ("to", "a\"b,c")]), Some(3.0));
         assert_eq!(metrics.sum("a_total", &[("rule", "z")]), None);
         assert_eq!(metrics.sum("b", &[]), Some(-1.5));
+        assert_eq!(metrics.by_label("a_total", "rule"), [("x", 3.0), ("y", 4.0)].into());
         assert_eq!(metrics.names(), ["a_total", "b"]);
     }
 

@@ -186,6 +186,15 @@ impl Tidemill {
         self.process.as_ref().expect("a running hub").memory()
     }
 
+    /// Sockets it has open.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn sockets(&self) -> usize {
+        self.process.as_ref().expect("a running hub").sockets()
+    }
+
     /// What it has logged since it was last started.
     ///
     /// # Panics
