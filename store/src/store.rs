@@ -134,6 +134,12 @@ impl Store {
         self.0.shared.log.next_sequence()
     }
 
+    /// Every record of a lower [`Record::sequence`] can be read from its queues, and has rung whoever watches them.
+    #[must_use]
+    pub fn dispatched_sequence(&self) -> u64 {
+        self.0.shared.table.read().cut().sequence
+    }
+
     /// Why the store refuses records, if it does.
     #[must_use]
     pub fn fault(&self) -> Option<StoreError> {

@@ -63,6 +63,25 @@ fn takes(filter: &str, topic: &str, plus: impl Fn(&str) -> bool) -> bool {
     topic_levels.next().is_none()
 }
 
+/// Whether some topic matches both of two filters.
+#[must_use]
+pub fn overlap(one: &str, other: &str) -> bool {
+    // Wildcards at the first level match no topic that begins with `$` (MQTT-4.7.2-1).
+    let wild = |filter: &str| filter.starts_with(['+', '#']);
+    if wild(one) && other.starts_with('$') || wild(other) && one.starts_with('$') {
+        return false;
+    }
+    let (mut ones, mut others) = (one.split('/'), other.split('/'));
+    loop {
+        match (ones.next(), others.next()) {
+            // It matches its parent too: whatever the other one was so far.
+            (Some("#"), _) | (_, Some("#")) | (None, None) => return true,
+            (Some(one), Some(other)) if one == other || one == "+" || other == "+" => {}
+            _ => return false,
+        }
+    }
+}
+
 /// The part of a filter before its first wildcard: every matching topic begins with it, but for the separator before
 /// a final `#`, which also matches its parent.
 #[must_use]
@@ -74,6 +93,8 @@ pub(crate) fn literal_prefix(filter: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -98,6 +119,24 @@ mod tests {
             ("a/b/c", "a/b", false),
         ] {
             assert_eq!(matches(filter, topic), expected, "{filter} {topic}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn filters_overlap_where_a_topic_matches_both(
+            one in "([$]?[ab+]/)?[ab+](/#)?|#",
+            other in "([$]?[ab+]/)?[ab+](/[ab+])?|#|[$]?[ab]/#",
+        ) {
+            let mut topics: Vec<String> = vec!["a".into(), "b".into(), "$a".into(), "$b".into()];
+            for _ in 0..3 {
+                let longer = topics.iter().flat_map(|topic| [format!("{topic}/a"), format!("{topic}/b")]);
+                topics.extend(longer.collect::<Vec<_>>());
+            }
+            prop_assume!(check(&one).is_ok() && check(&other).is_ok());
+            let both = topics.iter().find(|topic| matches(&one, topic) && matches(&other, topic));
+            prop_assert_eq!(overlap(&one, &other), both.is_some(), "{} {} {:?}", one, other, both);
+            prop_assert_eq!(overlap(&one, &other), overlap(&other, &one));
         }
     }
 

@@ -109,6 +109,11 @@ pub(super) fn decode(level: Level, buffer: &mut BytesMut) -> io::Result<Option<P
             properties(level, &mut body)?;
             Packet::SubAck { id, reasons: body.to_vec() }
         }
+        11 => {
+            let id = u16_of(&mut body)?;
+            properties(level, &mut body)?;
+            Packet::UnsubAck { id, reasons: body.to_vec() }
+        }
         13 => Packet::PingResp,
         14 => Packet::Disconnect { reason: if body.has_remaining() { body.get_u8() } else { 0 } },
         kind => return Err(bad(format!("a packet of type {kind}, which was not asked for"))),

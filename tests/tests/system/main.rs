@@ -9,6 +9,7 @@
 //! - [`mqtt_clients`] mosquitto's and rumqttc's clients
 //! - [`readback`] CloudEvents in Kafka, HTTP and AMQP
 //! - [`delivery`] targets that refuse, fail or are away
+//! - [`overlap`] subscriptions that overlap
 //! - [`restart`] a graceful stop and a start in place
 //! - [`refusals`] bad input
 //! - [`examples`] the examples
@@ -21,6 +22,7 @@ mod clients;
 mod delivery;
 mod examples;
 mod mqtt_clients;
+mod overlap;
 mod readback;
 mod refusals;
 mod restart;

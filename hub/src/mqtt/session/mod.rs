@@ -10,11 +10,13 @@
 //! - `window`: outbound messages in flight: packet identifier → queue offset
 //! - `inbound`: QoS 2 identifiers, Receive Maximum
 //! - `subscription`: filter, options, cursor; the set of them
+//! - `overlap`: which subscriptions may match the same message
 //! - `document`: a session as bytes
 
 mod cursor;
 mod document;
 mod inbound;
+mod overlap;
 mod subscription;
 mod window;
 
@@ -26,6 +28,7 @@ pub use cursor::Cursor;
 pub use document::DocumentError;
 pub(crate) use document::Stored;
 pub use inbound::{Arrival, Inbound, ReceiveMaximumExceeded};
+pub use overlap::{Overlaps, Picked};
 pub use subscription::{Subscription, SubscriptionKey, Subscriptions};
 pub use window::{InFlight, Source, Sources, Step, Window};
 

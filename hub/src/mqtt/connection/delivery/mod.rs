@@ -5,8 +5,10 @@
 //! - `resend`: what was in flight before this connection
 //! - `retained`: retained messages for new subscriptions
 //! - `queued`: the queues, in turn
+//! - `merged`: queues of subscriptions that overlap, as one
 //! - `offer`: one message: whether it is sent, and as what
 
+mod merged;
 mod offer;
 mod queued;
 mod resend;
@@ -21,7 +23,7 @@ use tracing::warn;
 
 use self::retained::Replay;
 use super::super::codec::{PacketId, ReasonCode};
-use super::super::session::{InFlight, Session, Step, SubscriptionKey};
+use super::super::session::{InFlight, Overlaps, Session, Step, SubscriptionKey};
 use super::super::share::Group;
 use super::{Close, Connection};
 
@@ -32,8 +34,9 @@ pub(super) struct Delivery {
     resend: VecDeque<PacketId>,
     /// Subscriptions whose retained messages are to be sent.
     replays: VecDeque<Replay>,
-    /// Subscriptions whose queues may have something, each once, in turn.
+    /// Subscriptions whose queues may have something, each once, in turn. One stands for all of a group that overlaps.
     ready: VecDeque<SubscriptionKey>,
+    overlaps: Overlaps,
     /// Groups of shared subscriptions.
     groups: HashMap<SubscriptionKey, Arc<Group>>,
     /// Whether the client's window was in the way when last tried.
@@ -60,6 +63,13 @@ impl Delivery {
     }
 
     fn wake_one(&mut self, key: SubscriptionKey) {
+        self.overlaps.wake(key);
+        self.put_ready(key);
+    }
+
+    /// Gives a subscription, or the group that it overlaps with, its turn.
+    fn put_ready(&mut self, key: SubscriptionKey) {
+        let key = self.overlaps.lead(key).unwrap_or(key);
         if !self.ready.contains(&key) {
             self.ready.push_back(key);
             self.blocked = false;
@@ -89,12 +99,18 @@ impl Connection {
     /// Takes up the session: what was in flight is to be sent again, queues to be looked at.
     pub(super) fn resume(&mut self) {
         self.delivery.resend = self.session.window.in_order().into_iter().map(|(id, _)| id).collect();
+        self.delivery.overlaps = Overlaps::of(&self.session.subscriptions);
         let keys: Vec<SubscriptionKey> = self.session.subscriptions.iter().map(|(key, _)| key).collect();
-        keys.into_iter().for_each(|key| self.start(key));
+        keys.into_iter().for_each(|key| self.take_up(key));
     }
 
-    /// Starts the delivery of a subscription.
+    /// Starts the delivery of a new subscription.
     pub(super) fn start(&mut self, key: SubscriptionKey) {
+        self.delivery.overlaps.add(key, &self.session.subscriptions);
+        self.take_up(key);
+    }
+
+    fn take_up(&mut self, key: SubscriptionKey) {
         if let Some(subscription) = self.session.subscriptions.get(key)
             && subscription.is_shared()
             && let Some(group) = self.shared.groups.find(subscription)
@@ -116,6 +132,8 @@ impl Connection {
         let others = self.session.subscriptions.iter();
         let others: Vec<_> = others.filter(|(other, of)| *other != key && of.queue == queue).collect();
         others.into_iter().for_each(|(other, _)| self.delivery.wake_one(other));
+        let beside = self.delivery.overlaps.remove(key, &self.session.subscriptions);
+        beside.into_iter().for_each(|other| self.delivery.wake_one(other));
         if let Some(group) = self.delivery.groups.remove(&key) {
             self.leave_for_good(key, &group);
         }

@@ -6,7 +6,7 @@ use tidemill_store::{ReadRequest, Retain};
 use tracing::error;
 
 use super::super::super::codec::Qos;
-use super::super::super::session::{Source, Sources, SubscriptionKey};
+use super::super::super::session::{Source, Sources, Subscription, SubscriptionKey};
 use super::super::super::share::Group;
 use super::super::{Close, Connection};
 use super::offer::{Offer, Sent};
@@ -24,7 +24,7 @@ impl Connection {
         while left > 0 && self.has_room() && idle < self.delivery.ready.len() {
             let Some(key) = self.delivery.ready.pop_front() else { break };
             let Some(subscription) = self.session.subscriptions.get(key) else { continue };
-            let certain = subscription.options.qos > Qos::AtMostOnce;
+            let certain = self.is_certain(key, subscription);
             let room = if certain { self.window_room().min(RECORDS_MAX) } else { RECORDS_MAX };
             if room == 0 {
                 self.delivery.ready.push_back(key);
@@ -33,6 +33,9 @@ impl Connection {
             }
             idle = 0;
             let looked_at = match (subscription.is_shared(), self.delivery.groups.get(&key).cloned()) {
+                (false, _) if self.delivery.overlaps.lead(key).is_some() => {
+                    self.send_merged(key, room).await?
+                }
                 (false, _) => self.send_from_queue(key, room).await?,
                 (true, Some(group)) => self.send_from_group(key, &group, room).await?,
                 (true, None) => {
@@ -44,6 +47,13 @@ impl Connection {
         }
         self.delivery.blocked = idle > 0 && idle >= self.delivery.ready.len();
         Ok(())
+    }
+
+    /// Whether something with QoS 1 or 2 may come of a turn of this subscription and those it overlaps with.
+    fn is_certain(&self, key: SubscriptionKey, subscription: &Subscription) -> bool {
+        let of = |key: &SubscriptionKey| self.session.subscriptions.get(*key);
+        let is_certain = |subscription: &Subscription| subscription.options.qos > Qos::AtMostOnce;
+        is_certain(subscription) || self.delivery.overlaps.beside(key).iter().filter_map(of).any(is_certain)
     }
 
     /// Reads a queue at its cursor once; how many records there were. The subscription stays ready until its
