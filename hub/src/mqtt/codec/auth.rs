@@ -43,8 +43,14 @@ impl Auth {
                 auth.properties = AuthProperties::decode(reader)?;
             }
         }
-        if auth.properties.authentication_data.is_some() && auth.properties.authentication_method.is_none() {
-            return Err(DecodeError::protocol("Authentication Data without a method", "3.15.2.2.3"));
+        if auth.properties.authentication_method.is_none() {
+            if auth.properties.authentication_data.is_some() {
+                return Err(DecodeError::protocol("Authentication Data without a method", "3.15.2.2.3"));
+            }
+            // Success without properties is written without either, and so without a method (3.15.2.1).
+            if auth.reason != ReasonCode::SUCCESS {
+                return Err(DecodeError::protocol("an AUTH that goes on has no method", "3.15.2.2.2"));
+            }
         }
         Ok(auth)
     }

@@ -3,8 +3,11 @@
 //! # Layout
 //! - this file: generated packets, and single rules
 //! - `corpus`: what the fuzz targets begin with, and changes of it
+//! - `compare`: beside mqtt-protocol-core; `theirs`: its packets
 
+mod compare;
 mod corpus;
+mod theirs;
 
 use std::num::{NonZeroU16, NonZeroU32};
 
@@ -509,6 +512,7 @@ fn broken_bodies_are_refused_with_their_section() {
         (b"\xa2\x03\0\x01\0", "MQTT-3.10.3-2"),
         (b"\xe0\x01\x03", "3.14.2.1"),
         (b"\xf0\x02\x01\0", "MQTT-3.15.2-1"),
+        (b"\xf0\x01\x18", "3.15.2.2.2"),
         (b"\x20\x03\x01\x80\0", "MQTT-3.2.2-6"),
         (b"\x20\x03\x02\x00\0", "MQTT-3.2.2-1"),
         (b"\x10\x00", "MQTT-3.1.0-2"),
