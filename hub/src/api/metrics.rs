@@ -85,11 +85,12 @@ fn describe() {
     describe_gauge!("tidemill_store_torn_bytes", "Bytes cut from a torn tail when the store was opened.");
     describe_gauge!(
         "tidemill_limit",
-        "A bound by its name in the configuration, in bytes, seconds or things; 0 of a retention and 0 seconds of mqtt are no bound."
+        "A bound by its name in the configuration, in bytes, seconds or things; 0 of a retention, and of a time, a rate, a lag or the sessions of mqtt, is no bound."
     );
     describe_gauge!("tidemill_http_tails", "Requests for records that are running.");
     describe_gauge!("process_resident_memory_bytes", "Resident memory size in bytes.");
     describe_gauge!("tidemill_mqtt_sessions", "Sessions, those without a connection included.");
+    describe_gauge!("tidemill_mqtt_persistent_sessions", "Sessions that outlive their connection.");
     describe_counter!("tidemill_router_records_total", "Records looked at since the rules were loaded.");
     describe_counter!(
         "tidemill_router_not_json_total",
@@ -193,7 +194,9 @@ fn resident_bytes() -> Option<u64> {
 }
 
 fn mqtt(state: &State) {
-    gauge!("tidemill_mqtt_sessions").set(state.broker.stats().sessions as f64);
+    let stats = state.broker.stats();
+    gauge!("tidemill_mqtt_sessions").set(stats.sessions as f64);
+    gauge!("tidemill_mqtt_persistent_sessions").set(stats.persistent_sessions as f64);
 }
 
 fn router(state: &State) {

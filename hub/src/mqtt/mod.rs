@@ -13,6 +13,7 @@
 //! - `peer`: who is at the other end
 //! - `connection`: one client: handshake, packets, delivery, end
 //! - [`ClientInfo`], [`ClientQuery`]: clients as people see them, and how they are sent away
+//! - `limits`: what can be reached; rates
 //! - `registry`: which client has a session, and who has the session
 //! - `sessions`: sessions in the store: opened, written, ended; wills and expiry when they are due
 //! - `share`: shared subscriptions
@@ -22,6 +23,7 @@
 mod clients;
 pub mod codec;
 mod connection;
+mod limits;
 mod listener;
 mod options;
 mod peer;
@@ -46,8 +48,9 @@ pub use clients::{
     ClientInfo, ClientPage, ClientQuery, ClientState, ConnectionInfo, KickError, SessionInfo,
     SubscriptionInfo, Totals,
 };
+pub use limits::ListenerLimits;
 pub use listener::ListenerOptions;
-pub use options::{OptionError, Options};
+pub use options::{LagPolicy, OptionError, Options};
 pub use stats::BrokerStats;
 
 use listener::{Listener, Threads};
@@ -102,7 +105,7 @@ impl Broker {
         for listener in options.all_listeners() {
             let (name, address) = (listener.name.clone(), listener.address);
             // Bound first, so that a taken address is known at once; accepting begins last.
-            let bound = Listener::bind(listener);
+            let bound = Listener::bind(listener, &options);
             listeners.push(bound.map_err(|error| StartError::Listen { name, address, error })?);
         }
         let threads = Arc::new(Threads::start(options.thread_count()).map_err(StartError::Threads)?);

@@ -32,8 +32,11 @@ pub struct Options {
     pub allow_anonymous: bool,
     /// Network threads; a connection stays on one. 0, the default, is one for each core.
     pub threads: usize,
-    /// Connections at a time; one more is closed at once. Default: 100,000.
+    /// Connections at a time; one more is refused with reason 0x97. Default: 100,000.
     pub connections_max: usize,
+    /// Connections that each listener accepts in a second; one more is refused with reason 0x9F. Default: 0, which is no
+    /// limit.
+    pub connection_rate: u64,
     /// Time from accepting a connection to its whole CONNECT; then it is closed. Default: 10 s.
     #[serde(deserialize_with = "units::duration")]
     pub connect_timeout: Duration,
@@ -51,8 +54,13 @@ pub struct Options {
     pub payload_bytes_max: u64,
     /// Most levels of a topic or filter; over it reason 0x90 or 0x8F. Default: 128.
     pub topic_levels_max: usize,
+    /// Longest topic or filter in bytes; over it reason 0x90 or 0x8F. Default: 65,535, which is the protocol's own limit.
+    pub topic_bytes_max: usize,
     /// Most subscriptions of a session; one more is refused with reason 0x97. Default: 1,000.
     pub subscriptions_per_session_max: usize,
+    /// Most sessions that outlive their connection; a client that asks for one more is refused with reason 0x97. 0 is no
+    /// limit. Default: 1,000,000.
+    pub sessions_max: usize,
     /// Longest time a session lives on after its connection. A client that asks for more gets this; 3.1.1
     /// sessions that are not clean get it too. Default: 0, which is for ever.
     #[serde(deserialize_with = "units::duration")]
@@ -69,6 +77,41 @@ pub struct Options {
     pub out_buffer_bytes_max: u64,
     /// Highest topic alias a client may use; 0 is none. Default: 64.
     pub topic_alias_max: u16,
+    /// Messages in a second from each client; over it, it is not read until there is budget again. Default: 0, which
+    /// is no limit, as of the three others.
+    pub client_messages_per_s: u64,
+    /// Bytes in a second from each client.
+    #[serde(deserialize_with = "units::size")]
+    pub client_bytes_per_s: u64,
+    /// Messages in a second from all clients of a listener together.
+    pub listener_messages_per_s: u64,
+    /// Bytes in a second from all clients of a listener together.
+    #[serde(deserialize_with = "units::size")]
+    pub listener_bytes_per_s: u64,
+    /// What comes in this time at one of these rates may come all at once. Default: 1 s.
+    #[serde(deserialize_with = "units::duration")]
+    pub rate_burst: Duration,
+    /// What becomes of a connected client that is too far behind and does not catch up. Default: wait.
+    pub lag_policy: LagPolicy,
+    /// Messages of a subscription that may wait to be sent before it is too far behind. Default: 0, which is no limit.
+    pub lag_messages_max: u64,
+    /// Age of the oldest message of a subscription that waits to be sent before it is too far behind. Default: 0, which is
+    /// no limit.
+    #[serde(deserialize_with = "units::duration")]
+    pub lag_time_max: Duration,
+}
+
+/// What becomes of a slow subscriber.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum LagPolicy {
+    /// Nothing: messages wait in the log.
+    #[default]
+    Wait,
+    /// Its connection is closed with reason 0x97; its session stays.
+    Disconnect,
+    /// It gets the newest message next, and not those before it.
+    Skip,
 }
 
 impl Default for Options {
@@ -79,17 +122,28 @@ impl Default for Options {
             allow_anonymous: false,
             threads: 0,
             connections_max: 100_000,
+            connection_rate: 0,
             connect_timeout: Duration::from_secs(10),
             keep_alive_max: Duration::ZERO,
             packet_bytes_max: (1 << 20) + (128 << 10),
             payload_bytes_max: 1 << 20,
             topic_levels_max: 128,
+            topic_bytes_max: 65_535,
             subscriptions_per_session_max: 1_000,
+            sessions_max: 1_000_000,
             session_expiry_max: Duration::ZERO,
             receive_maximum: 1_024,
             inflight_max: 1_024,
             out_buffer_bytes_max: 256 << 10,
             topic_alias_max: 64,
+            client_messages_per_s: 0,
+            client_bytes_per_s: 0,
+            listener_messages_per_s: 0,
+            listener_bytes_per_s: 0,
+            rate_burst: Duration::from_secs(1),
+            lag_policy: LagPolicy::Wait,
+            lag_messages_max: 0,
+            lag_time_max: Duration::ZERO,
         }
     }
 }
@@ -146,12 +200,20 @@ impl Options {
             ("receive_maximum", self.receive_maximum == 0),
             ("inflight_max", self.inflight_max == 0),
             ("topic_levels_max", self.topic_levels_max == 0),
+            ("topic_bytes_max", self.topic_bytes_max == 0),
             ("out_buffer_bytes_max", self.out_buffer_bytes_max == 0),
             ("connect_timeout", self.connect_timeout.is_zero()),
         ] {
             if zero {
                 return refuse(key, "is 0, which lets nothing through");
             }
+        }
+        let lag_is_bounded = self.lag_messages_max > 0 || !self.lag_time_max.is_zero();
+        if self.lag_policy != LagPolicy::Wait && !lag_is_bounded {
+            return refuse(
+                "lag_policy",
+                "has nothing to go by; set `lag_messages_max`, `lag_time_max` or both",
+            );
         }
         let (packet, payload) = (self.packet_bytes_max, self.payload_bytes_max);
         if packet <= payload {

@@ -78,6 +78,8 @@ async fn recover_session(
     if changed {
         shared.store.put_document(Collection::Sessions, &client, stored.encode()).await?;
     }
+    // However many there may be from now on.
+    shared.counters.keep_session(0);
     shared.registry.offline(&client, due(&stored));
     Ok(Some(stored.subscriptions.len()))
 }

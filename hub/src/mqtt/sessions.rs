@@ -108,9 +108,12 @@ pub(super) async fn end_subscription(shared: &Shared, client: &str, gone: &Subsc
 
 /// Ends a session: first the document, so that a crash in between leaves only what recovery sweeps up.
 pub(super) async fn end(shared: &Shared, session: &Session, durable: bool) {
-    if durable && let Err(error) = shared.store.delete_document(Collection::Sessions, &session.client).await {
-        warn!(client = &*session.client, %error, "could not delete a session; it will be back after a restart");
-        return;
+    if durable {
+        if let Err(error) = shared.store.delete_document(Collection::Sessions, &session.client).await {
+            warn!(client = &*session.client, %error, "could not delete a session; it will be back after a restart");
+            return;
+        }
+        shared.counters.forget_session();
     }
     for (_, sent) in session.window.in_order() {
         shared.groups.finish(&shared.store, session, &sent);

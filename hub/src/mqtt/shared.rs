@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tidemill_store::Store;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::Options;
 use super::registry::Registry;
 use super::share::Groups;
 use super::stats::Counters;
+
+/// Connections that are told at a time that there is no room for them; further ones are closed without a word.
+const REFUSALS_AT_ONCE: usize = 256;
 
 /// Where a broker is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +31,8 @@ pub(super) struct Shared {
     pub(super) groups: Groups,
     pub(super) counters: Counters,
     pub(super) phase: watch::Sender<Phase>,
+    /// One permit for each connection that is being told that there is no room for it.
+    pub(super) refusals: Arc<Semaphore>,
 }
 
 impl Shared {
@@ -39,6 +44,7 @@ impl Shared {
             groups: Groups::default(),
             counters: Counters::new(),
             phase: watch::Sender::new(Phase::Running),
+            refusals: Arc::new(Semaphore::new(REFUSALS_AT_ONCE)),
         })
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use metrics::{Counter, Gauge};
 
 use super::codec::ReasonCode;
+use super::limits::Limit;
 
 macro_rules! tallied {
     ($($(#[$doc:meta])* $name:ident $text:literal;)*) => {
@@ -22,6 +23,11 @@ macro_rules! tallied {
             refused: AtomicU64,
             connections: AtomicUsize,
             connections_gauge: Gauge,
+            /// Persistent sessions.
+            sessions: AtomicUsize,
+            /// How often each limit was reached.
+            reached: Box<[Counter]>,
+            lag_skipped: Counter,
         }
 
         impl Counters {
@@ -32,7 +38,21 @@ macro_rules! tallied {
                     "Packets, connections and subscriptions refused, by reason"
                 );
                 metrics::describe_gauge!("tidemill_mqtt_connections", "Connections open");
+                metrics::describe_counter!(
+                    "tidemill_mqtt_limit_reached_total",
+                    "How often a limit was reached, by its name in the configuration"
+                );
+                metrics::describe_counter!(
+                    "tidemill_mqtt_lag_skipped_total",
+                    "Messages that slow subscribers did not get because lag_policy is skip"
+                );
+                let reached = Limit::ALL.iter();
                 Counters {
+                    sessions: AtomicUsize::new(0),
+                    reached: reached
+                        .map(|limit| metrics::counter!("tidemill_mqtt_limit_reached_total", "limit" => limit.key()))
+                        .collect(),
+                    lag_skipped: metrics::counter!("tidemill_mqtt_lag_skipped_total"),
                     $($name: (
                         AtomicU64::new(0),
                         metrics::counter!(concat!("tidemill_mqtt_", stringify!($name), "_total")),
@@ -60,6 +80,8 @@ macro_rules! tallied {
             pub connections: u64,
             /// Sessions now, those without a connection included.
             pub sessions: u64,
+            /// Sessions that outlive their connection.
+            pub persistent_sessions: u64,
             /// Packets, connections and subscriptions refused.
             pub refused: u64,
             $($(#[$doc])* pub $name: u64,)*
@@ -70,6 +92,7 @@ macro_rules! tallied {
                 BrokerStats {
                     connections: self.connections.load(Ordering::Relaxed) as u64,
                     sessions: sessions as u64,
+                    persistent_sessions: self.sessions.load(Ordering::Relaxed) as u64,
                     refused: self.refused.load(Ordering::Relaxed),
                     $($name: self.$name.0.load(Ordering::Relaxed),)*
                 }
@@ -110,6 +133,29 @@ impl Counters {
     pub(super) fn refuse(&self, reason: ReasonCode) {
         self.refused.fetch_add(1, Ordering::Relaxed);
         metrics::counter!("tidemill_mqtt_refused_total", "reason" => reason.name()).increment(1);
+    }
+
+    /// Counts that a limit was reached.
+    pub(super) fn reached(&self, limit: Limit) {
+        if let Some(counter) = self.reached.get(limit as usize) {
+            counter.increment(1);
+        }
+    }
+
+    /// Counts messages that a slow subscriber does not get.
+    pub(super) fn lag_skip(&self, messages: u64) {
+        self.lag_skipped.increment(messages);
+    }
+
+    /// Takes the place of one persistent session, if there is one within `max`; 0 is no bound.
+    pub(super) fn keep_session(&self, max: usize) -> bool {
+        let room = |now: usize| (max == 0 || now < max).then_some(now + 1);
+        self.sessions.fetch_update(Ordering::AcqRel, Ordering::Relaxed, room).is_ok()
+    }
+
+    /// Gives the place of a persistent session back.
+    pub(super) fn forget_session(&self) {
+        self.sessions.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Takes the place of one connection, if there is one within `max`.

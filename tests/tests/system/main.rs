@@ -14,6 +14,7 @@
 //! - [`refusals`] bad input
 //! - [`examples`] the examples
 //! - [`bench`] `tidemill bench`
+//! - [`limits`] what happens when one is reached
 //! - [`services`] the servers themselves
 
 mod bench;
@@ -21,6 +22,7 @@ mod cli;
 mod clients;
 mod delivery;
 mod examples;
+mod limits;
 mod mqtt_clients;
 mod overlap;
 mod readback;

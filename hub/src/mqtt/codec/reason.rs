@@ -131,6 +131,7 @@ impl ReasonCode {
             | ReasonCode::SERVER_BUSY
             | ReasonCode::SERVER_SHUTTING_DOWN
             | ReasonCode::QUOTA_EXCEEDED
+            | ReasonCode::CONNECTION_RATE_EXCEEDED
             | ReasonCode::UNSPECIFIED_ERROR => Some(3),
             ReasonCode::BAD_USER_NAME_OR_PASSWORD => Some(4),
             ReasonCode::NOT_AUTHORIZED | ReasonCode::BANNED => Some(5),

@@ -13,12 +13,14 @@ use tracing::{debug, error, warn};
 
 use super::super::clients::Totals;
 use super::super::codec::{Connack, ConnackProperties, Connect, Decoder, Packet, ReasonCode, Version, topic};
+use super::super::limits::Limit;
 use super::super::peer::Peer;
 use super::super::registry::{Holder, Mail};
 use super::super::session::{Session, Will};
 use super::super::sessions;
 use super::super::shared::{Phase, Shared, now_ms};
 use super::super::transport::Transport;
+use super::bounds::Bounds;
 use super::close::write_out;
 use super::delivery::Delivery;
 use super::inbound::plain_properties;
@@ -49,6 +51,7 @@ pub(super) async fn accept(
         Err(_) => {
             debug!(peer = %peer.address, "no CONNECT within connect_timeout; closed");
             shared.counters.refuse(ReasonCode::KEEP_ALIVE_TIMEOUT);
+            shared.counters.reached(Limit::ConnectTimeout);
             return None;
         }
     };
@@ -66,6 +69,9 @@ pub(super) async fn accept(
         }
         Err(error) => {
             debug!(peer = %peer.address, %error, "a CONNECT was refused");
+            if error.reason == ReasonCode::PACKET_TOO_LARGE {
+                shared.counters.reached(Limit::PacketBytes);
+            }
             // 3.1.1 has no answer to a malformed CONNECT, and an MQTT 5 server MAY close without one.
             let version = decoder.version();
             (stream, version, Refusal { reason: error.reason, what: error.what })
@@ -145,12 +151,18 @@ fn check(shared: &Shared, connect: &Connect) -> Result<(), Refusal> {
             return refuse(ReasonCode::NOT_AUTHORIZED, "topics under $SYS/ are the server's own");
         }
         if topic::levels(&will.topic) > options.topic_levels_max {
+            shared.counters.reached(Limit::TopicLevels);
             return refuse(
                 ReasonCode::TOPIC_NAME_INVALID,
                 "the will's topic has more levels than topic_levels_max",
             );
         }
+        if will.topic.len() > options.topic_bytes_max {
+            shared.counters.reached(Limit::TopicBytes);
+            return refuse(ReasonCode::TOPIC_NAME_INVALID, "the will's topic is longer than topic_bytes_max");
+        }
         if will.payload.len() as u64 > options.payload_bytes_max {
+            shared.counters.reached(Limit::PayloadBytes);
             return refuse(ReasonCode::QUOTA_EXCEEDED, "the will's payload is larger than payload_bytes_max");
         }
     }
@@ -185,6 +197,9 @@ async fn open(
         Version::V311 => u32::MAX,
     };
     let expiry_s = asked_s.min(expiry_max_s);
+    if expiry_s < asked_s {
+        shared.counters.reached(Limit::SessionExpiry);
+    }
     let user = connect.username.as_ref().map(|user| ByteString::from(&**user));
 
     let gate = shared.registry.gate(&client).await;
@@ -267,8 +282,17 @@ async fn read(shared: &Shared, client: &ByteString) -> Result<Option<Session>, R
 /// Writes a session down before its CONNACK, if it is to outlive the connection or was written before. Says whether
 /// there is a document now.
 async fn keep(shared: &Shared, session: &Session, durable: bool) -> Result<bool, Refusal> {
-    let durable = durable || session.is_persistent();
+    let is_new = !durable && session.is_persistent();
+    if is_new && !shared.counters.keep_session(shared.options.sessions_max) {
+        shared.counters.reached(Limit::Sessions);
+        let what = "there are as many sessions as sessions_max allows";
+        return Err(Refusal { reason: ReasonCode::QUOTA_EXCEEDED, what });
+    }
+    let durable = durable || is_new;
     if durable && let Err(error) = sessions::save(&shared.store, session).await {
+        if is_new {
+            shared.counters.forget_session();
+        }
         warn!(client = &*session.client, %error, "a session cannot be written; its client is refused");
         let what = "the session cannot be written";
         return Err(Refusal { reason: ReasonCode::UNSPECIFIED_ERROR, what });
@@ -300,7 +324,10 @@ fn connection(
         problem_information: asked.request_problem_information.unwrap_or(true),
     };
     let keep_alive_s = match options.keep_alive_instead_s(connect.keep_alive_s) {
-        Some(instead_s) if is_v5 => instead_s,
+        Some(instead_s) if is_v5 => {
+            shared.counters.reached(Limit::KeepAlive);
+            instead_s
+        }
         _ => connect.keep_alive_s,
     };
     // One and a half times the keep alive ([MQTT-3.1.2-22]).
@@ -331,6 +358,7 @@ fn connection(
         delivery: Delivery::default(),
         output: Output::default(),
         tally: Tally::default(),
+        bounds: Bounds::new(shared, peer),
         since_ms: now_ms(),
         totals: Totals::default(),
     })

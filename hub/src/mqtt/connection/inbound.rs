@@ -9,6 +9,7 @@ use tracing::debug;
 use super::super::codec::{
     Ack, AckProperties, Disconnect, Packet, PacketId, Publish, Qos, ReasonCode, Version, topic,
 };
+use super::super::limits::Limit;
 use super::super::session::Arrival;
 use super::subscribe::Change;
 use super::{Close, Connection, next_receipt};
@@ -87,6 +88,9 @@ impl Connection {
     }
 
     fn on_publish(&mut self, mut publish: Publish) -> Result<(), Close> {
+        if let Some(bounds) = &self.bounds {
+            bounds.message();
+        }
         self.resolve_alias(&mut publish)?;
         if let Some(id) = publish.id {
             match self.session.inbound.arrive(publish.qos, id, self.limits.receive_maximum) {
@@ -96,6 +100,7 @@ impl Connection {
                     return Ok(());
                 }
                 Err(_) => {
+                    self.shared.counters.reached(Limit::ReceiveMaximum);
                     return Err(Close::Refused {
                         reason: ReasonCode::RECEIVE_MAXIMUM_EXCEEDED,
                         what: "more messages in flight than Receive Maximum allows",
@@ -129,6 +134,7 @@ impl Connection {
         let Some(alias) = publish.properties.topic_alias.take() else { return Ok(()) };
         let invalid = |what| Close::Refused { reason: ReasonCode::TOPIC_ALIAS_INVALID, what };
         if alias > self.shared.options.topic_alias_max {
+            self.shared.counters.reached(Limit::TopicAlias);
             return Err(invalid("the topic alias is over the maximum"));
         }
         let index = usize::from(alias) - 1;
@@ -155,6 +161,7 @@ impl Connection {
     fn refusal(&self, publish: &Publish) -> Option<Refusal> {
         let options = &self.shared.options;
         if publish.payload.len() as u64 > options.payload_bytes_max {
+            self.shared.counters.reached(Limit::PayloadBytes);
             return Some(Refusal {
                 ack: ReasonCode::QUOTA_EXCEEDED,
                 close: ReasonCode::PACKET_TOO_LARGE,
@@ -168,7 +175,16 @@ impl Connection {
                 what: "topics under $SYS/ are the server's own",
             });
         }
+        if publish.topic.len() > options.topic_bytes_max {
+            self.shared.counters.reached(Limit::TopicBytes);
+            return Some(Refusal {
+                ack: ReasonCode::TOPIC_NAME_INVALID,
+                close: ReasonCode::TOPIC_NAME_INVALID,
+                what: "the topic is longer than topic_bytes_max",
+            });
+        }
         if topic::levels(&publish.topic) > options.topic_levels_max {
+            self.shared.counters.reached(Limit::TopicLevels);
             return Some(Refusal {
                 ack: ReasonCode::TOPIC_NAME_INVALID,
                 close: ReasonCode::TOPIC_NAME_INVALID,

@@ -5,6 +5,7 @@
 //! read as far as there is room; then everything is written with one call. Only then does it wait.
 //!
 //! # Layout
+//! - `bounds`: rates; what becomes of slow subscribers
 //! - `handshake`: CONNECT to CONNACK; taking a session over
 //! - `inbound`: packets from the client; batches and their receipts
 //! - `subscribe`: SUBSCRIBE, UNSUBSCRIBE
@@ -12,6 +13,7 @@
 //! - `output`: what waits for the socket
 //! - `close`: why a connection ends, and what follows
 
+mod bounds;
 mod close;
 mod delivery;
 mod handshake;
@@ -36,6 +38,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, error};
 
+use self::bounds::Bounds;
 use self::close::Close;
 use self::delivery::Delivery;
 use self::inbound::{AckDue, Pending};
@@ -43,6 +46,7 @@ use self::output::Output;
 use self::subscribe::Change;
 use super::clients::{ClientInfo, ClientState, ConnectionInfo, SessionInfo, Totals};
 use super::codec::{Decoder, Packet, ReasonCode, Version};
+use super::limits::Limit;
 use super::peer::Peer;
 use super::registry::Mail;
 use super::session::Session;
@@ -107,6 +111,8 @@ struct Connection {
     output: Output,
     tally: Tally,
 
+    /// `None` when nothing bounds it beside the protocol.
+    bounds: Option<Box<Bounds>>,
     /// When it was accepted, in milliseconds since the Unix epoch.
     since_ms: i64,
     totals: Totals,
@@ -178,6 +184,7 @@ impl Connection {
         self.output.len() < self.shared.options.out_buffer_bytes_max as usize
             && self.pending.len() < RECEIPTS_MAX
             && self.pending_acks < usize::from(self.shared.options.receive_maximum)
+            && self.bounds.as_ref().is_none_or(|bounds| bounds.pause().is_none())
     }
 
     async fn turn(&mut self) -> Result<(), Close> {
@@ -185,7 +192,14 @@ impl Connection {
         // What was left in the buffer when reading stopped.
         self.handle_input().await?;
         self.deliver().await?;
+        if self.bounds.as_ref().is_some_and(|bounds| bounds.look_is_due()) {
+            // Boxed as all that is rare.
+            Box::pin(self.look_at_lag()).await?;
+        }
         self.flush()?;
+        if !self.has_room() {
+            self.shared.counters.reached(Limit::OutBuffer);
+        }
         self.count();
         let ready = self.wait().await?;
         if ready.is_readable() && self.may_read() {
@@ -208,7 +222,10 @@ impl Connection {
             (false, false) => Some(Interest::WRITABLE),
             (false, true) => None,
         };
-        let deadline = self.silence_max.map(|silence| self.last_heard + silence);
+        let silence = self.silence_max.map(|silence| self.last_heard + silence);
+        let bounds = if self.bounds.is_some() { self.bounds_wake_at() } else { None };
+        let deadline = silence.into_iter().chain(bounds).min();
+        let is_silence = deadline != bounds;
         let Self { stream, mail, phase, bell, pending, .. } = self;
         let event = tokio::select! {
             biased;
@@ -217,7 +234,9 @@ impl Connection {
             ready = stream.ready(interest.unwrap_or(Interest::READABLE)), if interest.is_some() => Event::Socket(ready),
             stored = next_receipt(pending), if !pending.is_empty() => Event::Stored(stored),
             tokens = bell.ready() => Event::Queues(tokens),
-            () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => Event::Silence,
+            () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                if is_silence { Event::Silence } else { Event::More }
+            }
             () = tokio::task::yield_now(), if more => Event::More,
         };
         self.on_event(event)
@@ -264,6 +283,9 @@ impl Connection {
                 Ok(count) => {
                     left = left.saturating_sub(count);
                     self.tally.bytes_in += count as u64;
+                    if let Some(bounds) = &self.bounds {
+                        bounds.bytes(count);
+                    }
                     self.handle_packets().await?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -301,6 +323,9 @@ impl Connection {
         while self.pending_acks + self.batch_acks.len() < usize::from(self.shared.options.receive_maximum)
             || self.version == Version::V5
         {
+            if self.bounds.as_ref().is_some_and(|bounds| !bounds.message_may_come()) {
+                break;
+            }
             match self.decoder.decode(&mut self.input) {
                 Ok(Some(packet)) => {
                     self.last_heard = Instant::now();
@@ -312,6 +337,9 @@ impl Connection {
                 Ok(None) => break,
                 Err(error) => {
                     debug!(client = &*self.session.client, %error, "a packet was refused");
+                    if error.reason == ReasonCode::PACKET_TOO_LARGE {
+                        self.shared.counters.reached(Limit::PacketBytes);
+                    }
                     return Err(Close::Refused { reason: error.reason, what: error.what });
                 }
             }

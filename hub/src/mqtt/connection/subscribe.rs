@@ -10,6 +10,7 @@ use super::super::codec::{
     Packet, ReasonCode, RetainHandling, Suback, SubackProperties, Subscribe, SubscriptionId, TopicRequest,
     Unsuback, Unsubscribe,
 };
+use super::super::limits::Limit;
 use super::super::session::{Cursor, Subscription, SubscriptionKey};
 use super::super::sessions;
 use super::{Close, Connection};
@@ -89,7 +90,12 @@ impl Connection {
         let Some(requested) = Requested::parse(&request.filter) else {
             return Ok(Outcome::Refused(ReasonCode::TOPIC_FILTER_INVALID));
         };
+        if requested.filter.len() > self.shared.options.topic_bytes_max {
+            self.shared.counters.reached(Limit::TopicBytes);
+            return Ok(Outcome::Refused(ReasonCode::TOPIC_FILTER_INVALID));
+        }
         if topic::levels(requested.filter) > self.shared.options.topic_levels_max {
+            self.shared.counters.reached(Limit::TopicLevels);
             return Ok(Outcome::Refused(ReasonCode::TOPIC_FILTER_INVALID));
         }
         if requested.group.is_some() && options.no_local {
@@ -112,6 +118,7 @@ impl Connection {
             return Ok(Outcome::Granted { key, new: false, retain });
         }
         if self.session.subscriptions.len() >= self.shared.options.subscriptions_per_session_max {
+            self.shared.counters.reached(Limit::Subscriptions);
             return Ok(Outcome::Refused(ReasonCode::QUOTA_EXCEEDED));
         }
         let opened = self.open_queue(&requested).await;

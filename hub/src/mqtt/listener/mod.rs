@@ -4,14 +4,17 @@
 //! # Layout
 //! - this file: binding, accepting
 //! - `options`: the keys of an entry of `mqtt.listeners`
+//! - `refuse`: connections for which there is no room
 //! - `threads`: network threads
 
 mod options;
+mod refuse;
 mod threads;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -19,8 +22,9 @@ use tracing::{debug, warn};
 
 pub use self::options::ListenerOptions;
 pub(super) use self::threads::Threads;
-use super::codec::ReasonCode;
+use super::Options;
 use super::connection;
+use super::limits::{Limit, ListenerRates};
 use super::peer::Peer;
 use super::shared::{Phase, Shared};
 
@@ -36,14 +40,26 @@ pub(super) struct Listener {
     pub(super) options: ListenerOptions,
     /// Where it listens: with the port that the system chose, if it was to choose.
     pub(super) address: SocketAddr,
+    /// How fast connections, messages and bytes may come.
+    pub(super) rates: Arc<ListenerRates>,
+    /// Its connections, and how many there may be.
+    connections: AtomicUsize,
+    connections_max: usize,
 }
 
 impl Listener {
     /// Takes the address. Connections are accepted from [`accept`] on.
-    pub(super) fn bind(options: ListenerOptions) -> io::Result<(std::net::TcpListener, Arc<Listener>)> {
+    pub(super) fn bind(
+        options: ListenerOptions,
+        all: &Options,
+    ) -> io::Result<(std::net::TcpListener, Arc<Listener>)> {
         let socket = bind(options.address)?;
         let address = socket.local_addr()?;
-        Ok((socket, Arc::new(Listener { options, address })))
+        let limits = options.limits.or(all);
+        let rates = Arc::new(ListenerRates::new(&limits, all.rate_burst));
+        let connections_max = limits.connections_max.unwrap_or(usize::MAX);
+        let connections = AtomicUsize::new(0);
+        Ok((socket, Arc::new(Listener { options, address, rates, connections, connections_max })))
     }
 }
 
@@ -94,12 +110,10 @@ pub(super) async fn accept(
 
 /// Gives an accepted connection to a thread, if there is room for it.
 fn admit(stream: std::net::TcpStream, peer: Peer, shared: &Arc<Shared>, threads: &Threads) {
-    if !shared.counters.enter(shared.options.connections_max) {
-        debug!(peer = %peer.address, "connections_max is reached; closed");
-        shared.counters.refuse(ReasonCode::CONNECTION_RATE_EXCEEDED);
-        return;
-    }
-    let place = Place(Arc::clone(shared));
+    let place = match Place::take(shared, &peer.listener) {
+        Ok(place) => place,
+        Err(limit) => return refuse::refuse(stream, &peer, limit, shared, threads),
+    };
     let shared = Arc::clone(shared);
     if let Some(runtime) = threads.next() {
         runtime.spawn(async move {
@@ -109,11 +123,33 @@ fn admit(stream: std::net::TcpStream, peer: Peer, shared: &Arc<Shared>, threads:
     }
 }
 
-/// A connection's place among `connections_max`, given back however its task ends.
-struct Place(Arc<Shared>);
+/// A connection's place among those there may be, given back however its task ends.
+struct Place {
+    shared: Arc<Shared>,
+    listener: Arc<Listener>,
+}
+
+impl Place {
+    /// Takes one, or says why there is none.
+    fn take(shared: &Arc<Shared>, listener: &Arc<Listener>) -> Result<Place, Limit> {
+        if listener.rates.connections.as_ref().is_some_and(|rate| !rate.try_take()) {
+            return Err(Limit::ConnectionRate);
+        }
+        let room = |now: usize| (now < listener.connections_max).then_some(now + 1);
+        if listener.connections.fetch_update(Ordering::AcqRel, Ordering::Relaxed, room).is_err() {
+            return Err(Limit::ListenerConnections);
+        }
+        if !shared.counters.enter(shared.options.connections_max) {
+            listener.connections.fetch_sub(1, Ordering::AcqRel);
+            return Err(Limit::Connections);
+        }
+        Ok(Place { shared: Arc::clone(shared), listener: Arc::clone(listener) })
+    }
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.counters.leave();
+        self.shared.counters.leave();
+        self.listener.connections.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use serde::Deserialize;
 
+use super::super::limits::ListenerLimits;
+
 /// Longest name of a listener, in bytes: it is a label of metrics and stands in log lines.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -15,13 +17,16 @@ pub struct ListenerOptions {
     pub name: String,
     /// Where to listen. Port 0 takes any free one.
     pub address: SocketAddr,
+    /// What holds for its connections alone.
+    #[serde(default)]
+    pub limits: ListenerLimits,
 }
 
 impl ListenerOptions {
     /// A plain TCP listener with nothing of its own, named after its address.
     #[must_use]
     pub fn plain(address: SocketAddr) -> Self {
-        ListenerOptions { name: address.to_string(), address }
+        ListenerOptions { name: address.to_string(), address, limits: ListenerLimits::default() }
     }
 
     /// Says what is wrong with one, given those before it.
@@ -51,6 +56,7 @@ mod tests {
         let named = |name: &str, port| ListenerOptions {
             name: name.to_owned(),
             address: SocketAddr::from(([127, 0, 0, 1], port)),
+            limits: ListenerLimits::default(),
         };
         let before = [named("a", 0), named("b", 1883)];
         assert_eq!(named("c", 0).check(&before), Ok(()));

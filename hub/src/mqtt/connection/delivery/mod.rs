@@ -51,6 +51,22 @@ impl Delivery {
         !self.blocked && (!self.resend.is_empty() || !self.replays.is_empty() || !self.ready.is_empty())
     }
 
+    /// Whether the queue of any subscription may have something.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Subscriptions whose queues may have something.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = SubscriptionKey> {
+        self.ready
+            .iter()
+            .flat_map(|key| match self.overlaps.beside(*key) {
+                [] => std::slice::from_ref(key),
+                group => group,
+            })
+            .copied()
+    }
+
     /// Queues have something.
     pub(super) fn wake(&mut self, tokens: &[u64], session: &Session) {
         for token in tokens {
@@ -77,7 +93,7 @@ impl Delivery {
     }
 
     /// A cursor may have moved. (One that moves again and again is noted once.)
-    fn note_moved(&mut self, key: SubscriptionKey) {
+    pub(super) fn note_moved(&mut self, key: SubscriptionKey) {
         if self.moved.last() != Some(&key) {
             self.moved.push(key);
         }
@@ -212,7 +228,7 @@ impl Connection {
 }
 
 /// The store cannot be read: nothing is lost, but this connection cannot go on.
-fn unavailable(error: &StoreError) -> Close {
+pub(super) fn unavailable(error: &StoreError) -> Close {
     if !matches!(error, StoreError::Closed) {
         warn!(%error, "a queue cannot be read; the connection is closed, and its session stays where it was");
     }

@@ -6,6 +6,7 @@ use tidemill_store::{ReadRequest, Retain};
 use tracing::error;
 
 use super::super::super::codec::Qos;
+use super::super::super::limits::Limit;
 use super::super::super::session::{Source, Sources, Subscription, SubscriptionKey};
 use super::super::super::share::Group;
 use super::super::{Close, Connection};
@@ -46,6 +47,9 @@ impl Connection {
             left = left.saturating_sub(looked_at);
         }
         self.delivery.blocked = idle > 0 && idle >= self.delivery.ready.len();
+        if self.delivery.blocked {
+            self.shared.counters.reached(Limit::InFlight);
+        }
         Ok(())
     }
 

@@ -1,0 +1,39 @@
+//! What happens when a limit is reached: what the client is told, what is counted, and that nobody else notices.
+//!
+//! # Layout
+//! - [`connections`] how many, how fast; how many sessions
+//! - [`packets`] how large, how deep, how many
+//! - [`rates`] messages and bytes in a second
+//! - [`lag`] slow subscribers
+
+mod connections;
+mod lag;
+mod packets;
+mod rates;
+
+use std::fs;
+use std::time::Duration;
+
+use tidemill_tests::services::Tidemill;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A hub with these keys of `mqtt`.
+async fn hub(mqtt: &str) -> Tidemill {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("tidemill.yaml"), format!("flush: async\nmqtt: {{ {mqtt} }}\n")).unwrap();
+    Tidemill::start_in(dir, vec!["--config".into(), "tidemill.yaml".into()]).await
+}
+
+/// How often a limit was reached, by its key below `mqtt`.
+async fn reached(hub: &Tidemill, limit: &str) -> f64 {
+    let label = format!("mqtt.{limit}");
+    let metrics = hub.metrics().await;
+    let reached = metrics.sum("tidemill_mqtt_limit_reached_total", &[("limit", &label)]);
+    reached.unwrap_or_else(|| panic!("nobody counts {label}"))
+}
+
+/// A limit as `/metrics` shows it.
+async fn shown(hub: &Tidemill, limit: &str) -> Option<f64> {
+    hub.metrics().await.sum("tidemill_limit", &[("name", &format!("mqtt.{limit}"))])
+}

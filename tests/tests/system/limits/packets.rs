@@ -1,0 +1,126 @@
+//! How large packets may be, how deep and long topics, how many subscriptions and messages in flight there may be.
+
+use tidemill_tests::mqtt::{Client, Connect, Level, Packet, Publish};
+
+use super::{hub, reached};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_too_large_is_refused_with_its_reason() {
+    let hub =
+        hub("packet_bytes_max: 2KiB, payload_bytes_max: 1KiB, topic_levels_max: 3, topic_bytes_max: 20, \
+         subscriptions_per_session_max: 2, receive_maximum: 2")
+        .await;
+    let mut client = Client::connect(hub.mqtt(), &Connect::clean("client")).await;
+    assert_eq!(client.properties.number(0x27), Some(2048), "it is told the Maximum Packet Size");
+    assert_eq!(client.properties.number(0x21), Some(2), "and the Receive Maximum");
+    for (topic, bytes, reason) in [
+        ("a/b/c/d", 1, 0x90),
+        ("a/234567890123456789x", 1, 0x90),
+        ("a", 1025, 0x97),
+        ("a/2345678901234567/x", 1024, 0),
+    ] {
+        client.writer.publish(&Publish::new(topic, vec![b'x'; bytes], 1, 7)).await.unwrap();
+        client.writer.flush().await.unwrap();
+        match client.packet().await {
+            Packet::PubAck { id: 7, reason: said } => assert_eq!(said, reason, "{topic}, {bytes} bytes"),
+            other => panic!("{topic}, {bytes} bytes: {other:?}"),
+        }
+    }
+    client
+        .writer
+        .subscribe(
+            2,
+            &[("a/b/c/d", 0), ("a/234567890123456789x", 0), ("a/#", 1), ("b", 0), ("c", 0), ("a/#", 1)],
+        )
+        .await
+        .unwrap();
+    match client.packet().await {
+        Packet::SubAck { id: 2, reasons } => assert_eq!(reasons, [0x8f, 0x8f, 1, 0, 0x97, 1]),
+        other => panic!("{other:?}"),
+    }
+    // A PUBACK cannot refuse QoS 0.
+    client.writer.publish(&Publish::new("a", vec![b'x'; 1025], 0, 0)).await.unwrap();
+    client.writer.flush().await.unwrap();
+    assert_eq!(client.reader.until_closed().await, [Packet::Disconnect { reason: 0x95 }]);
+
+    let mut client = Client::connect(hub.mqtt(), &Connect::clean("client")).await;
+    client.writer.publish(&Publish::new("a", vec![b'x'; 3000], 1, 1)).await.unwrap();
+    client.writer.flush().await.unwrap();
+    assert_eq!(client.reader.until_closed().await, [Packet::Disconnect { reason: 0x95 }]);
+
+    let mut client = Client::connect(hub.mqtt(), &Connect::clean("client")).await;
+    for id in 1..=3 {
+        // QoS 2 counts until PUBCOMP, however fast the hub is.
+        client.writer.publish(&Publish::new("a", "x", 2, id)).await.unwrap();
+    }
+    client.writer.flush().await.unwrap();
+    let last = client.reader.until_closed().await.pop();
+    assert_eq!(last, Some(Packet::Disconnect { reason: 0x93 }));
+
+    for (limit, times) in [
+        ("topic_levels_max", 2.0),
+        ("topic_bytes_max", 2.0),
+        ("payload_bytes_max", 2.0),
+        ("packet_bytes_max", 1.0),
+        ("subscriptions_per_session_max", 1.0),
+        ("receive_maximum", 1.0),
+    ] {
+        assert_eq!(reached(&hub, limit).await, times, "{limit}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_3_1_1_what_cannot_be_told_closes_and_what_is_too_much_waits() {
+    let hub = hub(
+        "payload_bytes_max: 1KiB, topic_bytes_max: 20, subscriptions_per_session_max: 1, receive_maximum: 2",
+    )
+    .await;
+    let old = |client: &str| Connect::clean(client).level(Level::V311);
+    for (topic, bytes) in [("a/234567890123456789x", 1), ("a", 1025)] {
+        let mut client = Client::connect(hub.mqtt(), &old("client")).await;
+        client.writer.publish(&Publish::new(topic, vec![b'x'; bytes], 1, 1)).await.unwrap();
+        client.writer.flush().await.unwrap();
+        assert_eq!(client.reader.until_closed().await, [], "{topic}, {bytes} bytes");
+    }
+    let mut client = Client::connect(hub.mqtt(), &old("client")).await;
+    client.writer.subscribe(2, &[("a", 1), ("b", 0)]).await.unwrap();
+    match client.packet().await {
+        Packet::SubAck { id: 2, reasons } => assert_eq!(reasons, [1, 0x80]),
+        other => panic!("{other:?}"),
+    }
+    // It was told no Receive Maximum, so it cannot keep to one.
+    let mut client = Client::connect(hub.mqtt(), &old("client")).await;
+    for id in 1..=50 {
+        client.writer.publish(&Publish::new("b", "x", 1, id)).await.unwrap();
+    }
+    client.writer.flush().await.unwrap();
+    for id in 1..=50 {
+        assert_eq!(client.packet().await, Packet::PubAck { id, reason: 0 });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_does_not_acknowledge_gets_no_more_than_the_window() {
+    let hub = hub("inflight_max: 3").await;
+    let mut slow = Client::connect(hub.mqtt(), &Connect::clean("slow")).await;
+    slow.subscribe(&[("a", 1)]).await;
+    let mut sender = Client::connect(hub.mqtt(), &Connect::clean("sender")).await;
+    for number in 0..10 {
+        sender.publish_acked(Publish::new("a", number.to_string(), 1, 1)).await;
+    }
+    let mut ids = Vec::new();
+    for number in 0..3 {
+        let Packet::Publish { id, payload, .. } = slow.packet().await else { panic!("no message") };
+        assert_eq!(payload, number.to_string());
+        ids.push(id);
+    }
+    slow.nothing_comes().await;
+    assert!(reached(&hub, "inflight_max").await >= 1.0);
+    for id in ids {
+        slow.writer.puback(id).await.unwrap();
+    }
+    slow.writer.flush().await.unwrap();
+    for number in 3..10 {
+        assert_eq!(slow.message().await.payload, number.to_string());
+    }
+}
