@@ -21,6 +21,12 @@ struct Header {
     header_bytes: usize,
     /// The Remaining Length.
     body_bytes: usize,
+    /// Whether the Remaining Length has more bytes than it needs.
+    overlong: bool,
+}
+
+fn overlong() -> DecodeError {
+    DecodeError::malformed("the Remaining Length is longer than it needs to be", "MQTT-1.5.5-1")
 }
 
 impl Decoder {
@@ -58,6 +64,10 @@ impl Decoder {
                 let mut reader = Reader::new(Bytes::copy_from_slice(&body));
                 let connect = Connect::decode(&mut reader, &mut self.version)?;
                 reader.end()?;
+                // Which version decides is known only now.
+                if header.overlong && connect.version == Version::V5 {
+                    return Err(overlong());
+                }
                 Ok(Some(Packet::Connect(Box::new(connect))))
             }
         }
@@ -79,11 +89,9 @@ impl Decoder {
                 continue;
             }
             // 3.1.1 does not ask for the shortest form, and small clients that always write two bytes exist.
-            if byte == 0 && index > 0 && self.version == Some(Version::V5) {
-                return Err(DecodeError::malformed(
-                    "the Remaining Length is longer than it needs to be",
-                    "MQTT-1.5.5-1",
-                ));
+            let is_overlong = byte == 0 && index > 0;
+            if is_overlong && self.version == Some(Version::V5) {
+                return Err(overlong());
             }
             let header_bytes = index + 2;
             if header_bytes + body_bytes > self.packet_bytes_max {
@@ -96,7 +104,7 @@ impl Decoder {
             if matches!(kind, PacketKind::Pingreq | PacketKind::Pingresp) && body_bytes > 0 {
                 return Err(DecodeError::malformed("a ping has a body", "3.12.1"));
             }
-            return Ok(Some(Header { kind, first, header_bytes, body_bytes }));
+            return Ok(Some(Header { kind, first, header_bytes, body_bytes, overlong: is_overlong }));
         }
         Err(DecodeError::malformed("the Remaining Length has more than four bytes", "2.1.4"))
     }
