@@ -88,6 +88,12 @@ impl Connection {
     }
 
     fn on_publish(&mut self, mut publish: Publish) -> Result<(), Close> {
+        if !publish.properties.subscription_ids.is_empty() {
+            return Err(Close::Refused {
+                reason: ReasonCode::PROTOCOL_ERROR,
+                what: "a PUBLISH of a client has a Subscription Identifier [MQTT-3.3.4-6]",
+            });
+        }
         if let Some(bounds) = &self.bounds {
             bounds.message();
         }
@@ -220,6 +226,12 @@ impl Connection {
     }
 
     fn on_disconnect(&mut self, disconnect: &Disconnect) -> Close {
+        if disconnect.properties.server_reference.is_some() {
+            return Close::Refused {
+                reason: ReasonCode::PROTOCOL_ERROR,
+                what: "a DISCONNECT of a client has a Server Reference",
+            };
+        }
         if let Some(asked_s) = disconnect.properties.session_expiry_s {
             if self.session.expiry_s == 0 && asked_s > 0 {
                 return Close::Refused {
