@@ -48,7 +48,7 @@ pub use packet::{Packet, PacketKind};
 pub use property::SubscriptionId;
 pub use publish::{Forwarded, Publish, PublishHead, PublishProperties};
 pub use reason::ReasonCode;
-pub use suback::{Suback, SubackProperties, Unsuback};
+pub use suback::{Suback, SubackProperties, Unsuback, answer_bytes_min};
 pub use subscribe::{
     RetainHandling, Subscribe, SubscribeProperties, SubscriptionOptions, TopicRequest, Unsubscribe,
     UnsubscribeProperties,

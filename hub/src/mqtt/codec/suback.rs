@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 
 use super::property::properties;
 use super::reader::Reader;
-use super::writer::Writer;
+use super::writer::{Writer, varint_len};
 use super::{DecodeError, PacketId, ReasonCode, Version};
 
 properties! {
@@ -27,6 +27,14 @@ pub struct Suback {
     pub properties: SubackProperties,
     /// What became of each filter, in their order. In 3.1.1 every failure is 0x80.
     pub reasons: SmallVec<[ReasonCode; 4]>,
+}
+
+/// Bytes of a SUBACK or UNSUBACK of MQTT 5 with this many reason codes and no properties: it cannot be shorter.
+#[must_use]
+pub fn answer_bytes_min(reasons: usize) -> usize {
+    // A packet identifier and a Property Length.
+    let body = 3 + reasons;
+    1 + varint_len(body) + body
 }
 
 fn reasons(reader: &mut Reader, known: &[u8]) -> Result<SmallVec<[ReasonCode; 4]>, DecodeError> {

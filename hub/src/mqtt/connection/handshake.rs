@@ -55,10 +55,13 @@ pub(super) async fn accept(
             return None;
         }
     };
+    // What a client takes is not known of one that could not be read.
+    let mut room = usize::MAX;
     let refused = match read {
         Ok(None) => return None,
         Ok(Some(connect)) => {
             let version = connect.version;
+            room = packet_bytes_max(&connect);
             match check(&shared, &connect) {
                 Ok(()) => match open(&shared, stream, &peer, decoder, input, *connect).await {
                     Ok(connection) => return Some(connection),
@@ -81,7 +84,7 @@ pub(super) async fn accept(
     debug!(peer = %peer.address, reason = %refusal.reason, what = refusal.what, "a connection was refused");
     shared.counters.refuse(refusal.reason);
     if let Some(version) = version {
-        refuse(&mut stream, version, &refusal).await;
+        refuse(&mut stream, version, &refusal, room).await;
     }
     None
 }
@@ -113,8 +116,13 @@ async fn read_connect(
     }
 }
 
-/// Answers with a refusal, where the version has one for it.
-async fn refuse(stream: &mut Transport, version: Version, refusal: &Refusal) {
+/// Largest packet a client takes.
+fn packet_bytes_max(connect: &Connect) -> usize {
+    connect.properties.packet_bytes_max.map_or(usize::MAX, |max| max.get() as usize)
+}
+
+/// Answers with a refusal, where the version has one for it and the client takes packets that long.
+async fn refuse(stream: &mut Transport, version: Version, refusal: &Refusal, room: usize) {
     if version == Version::V311 && refusal.reason.to_v311_connack().is_none() {
         return;
     }
@@ -122,10 +130,14 @@ async fn refuse(stream: &mut Transport, version: Version, refusal: &Refusal) {
         reason_string: Some(ByteString::from_static(refusal.what)),
         ..Default::default()
     };
-    let connack = Connack { session_present: false, reason: refusal.reason, properties };
     let mut output = Output::default();
-    if output.packet(&Packet::Connack(Box::new(connack)), version).is_ok() {
-        write_out(stream, &mut output).await;
+    // The reason for people only where there is room for it ([MQTT-3.2.2-19]).
+    for properties in [properties, ConnackProperties::default()] {
+        let connack = Connack { session_present: false, reason: refusal.reason, properties };
+        if let Ok(true) = output.packet_within(&Packet::Connack(Box::new(connack)), version, room) {
+            write_out(stream, &mut output).await;
+            return;
+        }
     }
 }
 
@@ -202,6 +214,13 @@ async fn open(
     }
     let user = connect.username.as_ref().map(|user| ByteString::from(&**user));
 
+    let mut connack = connack(shared, &connect, assigned, asked_s, expiry_s);
+    // Nothing of it can be left out, so that it is sent whole or not at all ([MQTT-3.1.2-24]).
+    if !fits(&connack, &connect) {
+        let what = "the CONNACK is larger than the client's Maximum Packet Size";
+        return Err((stream, Refusal { reason: ReasonCode::PACKET_TOO_LARGE, what }));
+    }
+
     let gate = shared.registry.gate(&client).await;
     let found = match find(shared, &client, connect.clean_start, expiry_s).await {
         Ok(found) => found,
@@ -230,7 +249,7 @@ async fn open(
 
     let mut connection =
         connection(shared, stream, peer, decoder, input, &connect, session, durable, mail, user);
-    let connack = connack(shared, &connect, present, assigned, asked_s, expiry_s);
+    connack.session_present = present;
     connection.send(&Packet::Connack(Box::new(connack)));
     connection.tally.packets_in += 1;
     connection.tally.accepted += 1;
@@ -318,7 +337,7 @@ fn connection(
     let window_max = asked.receive_maximum.map_or(u16::MAX, NonZeroU16::get).min(options.inflight_max);
     let is_v5 = connect.version == Version::V5;
     let limits = Limits {
-        packet_bytes_max: asked.packet_bytes_max.map_or(usize::MAX, |max| max.get() as usize),
+        packet_bytes_max: packet_bytes_max(connect),
         window_max: usize::from(window_max),
         receive_maximum: is_v5.then(|| usize::from(options.receive_maximum)),
         problem_information: asked.request_problem_information.unwrap_or(true),
@@ -364,11 +383,10 @@ fn connection(
     })
 }
 
-/// What the client is told. Only what differs from the protocol's defaults is said.
+/// What the client is told, but for whether there is a session. Only what differs from the protocol's defaults is said.
 fn connack(
     shared: &Shared,
     connect: &Connect,
-    session_present: bool,
     assigned_client_id: Option<ByteString>,
     asked_s: u32,
     expiry_s: u32,
@@ -383,5 +401,14 @@ fn connack(
         server_keep_alive_s: options.keep_alive_instead_s(connect.keep_alive_s),
         ..Default::default()
     };
-    Connack { session_present, reason: ReasonCode::SUCCESS, properties }
+    Connack { session_present: false, reason: ReasonCode::SUCCESS, properties }
+}
+
+/// Whether a client takes a CONNACK that long.
+fn fits(connack: &Connack, connect: &Connect) -> bool {
+    if connect.properties.packet_bytes_max.is_none() {
+        return true;
+    }
+    let packet = Packet::Connack(Box::new(connack.clone()));
+    Output::default().packet_within(&packet, connect.version, packet_bytes_max(connect)) == Ok(true)
 }

@@ -41,6 +41,22 @@ impl Output {
         packet.encode(version, &mut self.tail)
     }
 
+    /// Appends a packet if it is no longer than this; says whether it was.
+    pub(super) fn packet_within(
+        &mut self,
+        packet: &Packet,
+        version: Version,
+        bytes_max: usize,
+    ) -> Result<bool, EncodeError> {
+        let before = self.tail.len();
+        packet.encode(version, &mut self.tail)?;
+        let fits = self.tail.len() - before <= bytes_max;
+        if !fits {
+            self.tail.truncate(before);
+        }
+        Ok(fits)
+    }
+
     /// Appends a PUBLISH of a stored payload.
     pub(super) fn publish(
         &mut self,

@@ -7,8 +7,8 @@ use tracing::warn;
 
 use super::super::codec::topic::{self, Requested};
 use super::super::codec::{
-    Packet, ReasonCode, RetainHandling, Suback, SubackProperties, Subscribe, SubscriptionId, TopicRequest,
-    Unsuback, Unsubscribe,
+    Packet, Qos, ReasonCode, RetainHandling, Suback, SubackProperties, Subscribe, SubscriptionId,
+    TopicRequest, Unsuback, Unsubscribe, Version, answer_bytes_min,
 };
 use super::super::limits::Limit;
 use super::super::session::{Cursor, Subscription, SubscriptionKey};
@@ -27,6 +27,7 @@ enum Outcome {
     Granted {
         key: SubscriptionKey,
         new: bool,
+        qos: Qos,
         retain: RetainHandling,
     },
     Refused(ReasonCode),
@@ -44,6 +45,7 @@ impl Connection {
 
     /// Makes the subscriptions, writes them down, answers, and only then sends retained messages.
     async fn subscribe(&mut self, subscribe: Subscribe) -> Result<(), Close> {
+        self.check_subscribe(&subscribe)?;
         let id = subscribe.properties.subscription_id;
         let mut outcomes: SmallVec<[Outcome; 1]> = SmallVec::new();
         for request in &subscribe.filters {
@@ -61,10 +63,7 @@ impl Connection {
             }
         }
         let reasons = outcomes.iter().map(|outcome| match outcome {
-            Outcome::Granted { key, .. } => {
-                let qos = self.session.subscriptions.get(*key).map(|granted| granted.options.qos);
-                ReasonCode(qos.unwrap_or_default().bits())
-            }
+            Outcome::Granted { qos, .. } => ReasonCode(qos.bits()),
             Outcome::Refused(reason) => {
                 self.shared.counters.refuse(*reason);
                 *reason
@@ -74,9 +73,34 @@ impl Connection {
         let suback = Suback { id: subscribe.id, properties, reasons: reasons.collect() };
         self.send(&Packet::Suback(suback));
         for outcome in outcomes {
-            if let Outcome::Granted { key, new, retain } = outcome {
+            if let Outcome::Granted { key, new, retain, .. } = outcome {
                 self.subscribed(key, new, retain);
             }
+        }
+        Ok(())
+    }
+
+    /// Refuses a whole SUBSCRIBE before any filter of it is acted on.
+    fn check_subscribe(&self, subscribe: &Subscribe) -> Result<(), Close> {
+        let shared = |request: &TopicRequest| {
+            Requested::parse(&request.filter).is_some_and(|requested| requested.group.is_some())
+        };
+        if subscribe.filters.iter().any(|request| request.options.no_local && shared(request)) {
+            return Err(Close::Refused {
+                reason: ReasonCode::PROTOCOL_ERROR,
+                what: "No Local on a shared subscription [MQTT-3.8.3-4]",
+            });
+        }
+        self.check_answer(subscribe.filters.len())
+    }
+
+    /// Refuses what has an answer that the client does not take ([MQTT-3.1.2-24]): it has a code for each filter.
+    fn check_answer(&self, filters: usize) -> Result<(), Close> {
+        if self.version == Version::V5 && answer_bytes_min(filters) > self.limits.packet_bytes_max {
+            return Err(Close::Refused {
+                reason: ReasonCode::PACKET_TOO_LARGE,
+                what: "the answer is larger than the client's Maximum Packet Size",
+            });
         }
         Ok(())
     }
@@ -98,12 +122,6 @@ impl Connection {
             self.shared.counters.reached(Limit::TopicLevels);
             return Ok(Outcome::Refused(ReasonCode::TOPIC_FILTER_INVALID));
         }
-        if requested.group.is_some() && options.no_local {
-            return Err(Close::Refused {
-                reason: ReasonCode::PROTOCOL_ERROR,
-                what: "No Local on a shared subscription [MQTT-3.8.3-4]",
-            });
-        }
         let retain = match requested.group {
             // Retained messages are not sent to shared subscriptions (4.8.2).
             Some(_) => RetainHandling::Never,
@@ -115,7 +133,7 @@ impl Connection {
         {
             subscription.options = options;
             subscription.id = id;
-            return Ok(Outcome::Granted { key, new: false, retain });
+            return Ok(Outcome::Granted { key, new: false, qos: options.qos, retain });
         }
         if self.session.subscriptions.len() >= self.shared.options.subscriptions_per_session_max {
             self.shared.counters.reached(Limit::Subscriptions);
@@ -135,7 +153,7 @@ impl Connection {
             return Ok(Outcome::Refused(ReasonCode::TOPIC_FILTER_INVALID));
         };
         let key = self.session.subscriptions.insert(subscription);
-        Ok(Outcome::Granted { key, new: true, retain })
+        Ok(Outcome::Granted { key, new: true, qos: options.qos, retain })
     }
 
     /// Opens the queue of a filter; the place is its end.
@@ -190,6 +208,7 @@ impl Connection {
 
     /// Writes the session without the subscriptions, answers, and then lets their queues go.
     async fn unsubscribe(&mut self, unsubscribe: Unsubscribe) -> Result<(), Close> {
+        self.check_answer(unsubscribe.filters.len())?;
         let mut gone = Vec::new();
         let mut reasons = SmallVec::new();
         for filter in &unsubscribe.filters {
