@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{SemaphorePermit, oneshot};
 use uuid::Uuid;
 
 use crate::api::*;
@@ -217,10 +217,22 @@ impl Store {
         layout.route_early(&self.0.shared.routes.read());
         // A batch larger than the mailbox goes alone.
         let permits = (layout.waiting_bytes() / 1024 + 1).min(self.0.kibibytes);
+        match self.0.shared.mailbox_room.try_acquire_many(permits as u32) {
+            Ok(permit) => self.send_append(layout, permit),
+            // Boxed: callers would otherwise keep room for what is waited for rarely.
+            Err(_) => Box::pin(self.append_later(layout, permits)).await,
+        }
+    }
+
+    async fn append_later(&self, layout: Layout, permits: usize) -> Result<Receipt> {
         let room = &self.0.shared.mailbox_room;
         let permit = room.acquire_many(permits as u32).await.map_err(|_| StoreError::Closed)?;
+        self.send_append(layout, permit)
+    }
+
+    fn send_append(&self, layout: Layout, permit: SemaphorePermit<'_>) -> Result<Receipt> {
         let (reply, receipt) = oneshot::channel();
-        self.send(Command::Append { layout, permits, reply })?;
+        self.send(Command::Append { layout, permits: permit.num_permits(), reply })?;
         permit.forget();
         Ok(Receipt(receipt))
     }
@@ -242,7 +254,8 @@ impl Store {
         let request = ReadRequest { records_max: request.records_max.max(1), ..request };
         match self.0.shared.read_hot(request) {
             Some(answer) => answer,
-            None => self.run(move |shared| shared.read(request)).await,
+            // Boxed: callers would otherwise keep room for what is done rarely.
+            None => Box::pin(self.run(move |shared| shared.read(request))).await,
         }
     }
 
@@ -255,7 +268,7 @@ impl Store {
         let all_there = !pointers.iter().any(|pointer| shared.alive.gone(pointer.position));
         match all_there.then(|| shared.log.read_hot(&pointers)).flatten() {
             Some(answer) => answer.map(|records| records.into_iter().map(Some).collect()),
-            None => self.run(move |shared| shared.fetch(&pointers)).await,
+            None => Box::pin(self.run(move |shared| shared.fetch(&pointers))).await,
         }
     }
 

@@ -142,6 +142,7 @@ impl Broker {
     /// why (0x8B), sessions are written down.
     pub fn drain(&self) {
         self.shared.phase.send_replace(Phase::Draining);
+        self.shared.registry.ring_all();
     }
 
     /// [`Broker::drain`], then waits until all connections are gone, at most `patience`, and ends the threads.

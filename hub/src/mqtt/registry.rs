@@ -10,6 +10,7 @@ use bytestring::ByteString;
 use foldhash::fast::RandomState;
 use foldhash::{HashMap, HashMapExt};
 use parking_lot::{Mutex, MutexGuard};
+use tidemill_store::Watcher;
 use tokio::sync::{Notify, oneshot};
 
 use super::clients::ClientInfo;
@@ -22,11 +23,16 @@ const MAPS: usize = 64;
 /// Questions that may wait for a connection's answer; one more gets none.
 const QUESTIONS_MAX: usize = 16;
 
+/// What [`Mail::bell`] is rung with when there is mail. Subscriptions have smaller tokens.
+pub(super) const MAIL: u64 = u64::MAX;
+
 /// How others reach a connection.
 #[derive(Debug, Default)]
 pub(super) struct Mail {
-    /// Rung when there is something below.
-    pub(super) bell: Notify,
+    /// The connection's bell: rung with [`MAIL`], and by the store with the tokens of subscriptions.
+    pub(super) bell: Watcher,
+    /// Whether the bell was rung with [`MAIL`], and the connection has not looked yet.
+    rung: AtomicBool,
     letters: Mutex<Letters>,
     share: AtomicBool,
 }
@@ -50,6 +56,18 @@ pub(super) struct Kick {
 }
 
 impl Mail {
+    /// Rings the bell, once until the connection looks.
+    pub(super) fn ring(&self) {
+        if !self.rung.swap(true, Ordering::AcqRel) {
+            self.bell.ring(MAIL);
+        }
+    }
+
+    /// The connection is about to look: what is left from here on rings again.
+    pub(super) fn look(&self) {
+        self.rung.store(false, Ordering::Release);
+    }
+
     /// Asks the connection to go and to hand its session over. The answer fails if it is gone already.
     pub(super) fn take_over(&self) -> oneshot::Receiver<Session> {
         self.write(|letters, reply| letters.take_over = Some(reply))
@@ -75,7 +93,7 @@ impl Mail {
         let mut letters = self.letters.lock();
         if !letters.closed {
             put(&mut letters, reply);
-            self.bell.notify_one();
+            self.ring();
         }
         answer
     }
@@ -88,7 +106,7 @@ impl Mail {
     /// Says that a shared subscription has something for this connection.
     pub(super) fn nudge_share(&self) {
         self.share.store(true, Ordering::Release);
-        self.bell.notify_one();
+        self.ring();
     }
 
     /// Whether somebody wants the session.
@@ -228,6 +246,17 @@ impl Registry {
         self.put(client, None);
     }
 
+    /// Rings every connection's bell.
+    pub(super) fn ring_all(&self) {
+        for entries in &self.entries {
+            for entry in entries.lock().values() {
+                if let Entry::Online(mail) = entry {
+                    mail.ring();
+                }
+            }
+        }
+    }
+
     /// How many sessions there are.
     pub(super) fn len(&self) -> usize {
         self.entries.iter().map(|entries| entries.lock().len()).sum()
@@ -332,7 +361,7 @@ mod tests {
     async fn a_session_is_handed_over_or_the_answer_fails() {
         let mail = Mail::default();
         let answer = mail.take_over();
-        mail.bell.notified().await;
+        mail.bell.ready().await;
         let reply = mail.taken_over().unwrap();
         assert!(reply.send(Session::new("c".into(), 5)).is_ok());
         assert_eq!(answer.await.unwrap().expiry_s, 5);

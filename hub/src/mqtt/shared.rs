@@ -36,6 +36,11 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// Whether connections are to go.
+    pub(super) fn is_draining(&self) -> bool {
+        *self.phase.borrow() == Phase::Draining
+    }
+
     pub(super) fn new(options: Options, store: Store) -> Arc<Shared> {
         Arc::new(Shared {
             options,

@@ -152,7 +152,7 @@ impl Connection {
                 let unfinished = given_back.iter().filter(|(of, ..)| *of == key);
                 group.leave(&self.mail, unfinished.map(|(_, offset, pointer)| (*offset, *pointer)));
             }
-            self.shared.store.unwatch(subscription.queue, &self.bell);
+            self.shared.store.unwatch(subscription.queue, &self.mail.bell);
         }
     }
 
@@ -184,7 +184,8 @@ impl Connection {
         let _gate = loop {
             tokio::select! {
                 gate = &mut gate => break gate,
-                () = self.mail.bell.notified() => {
+                _ = self.mail.bell.ready() => {
+                    self.mail.look();
                     if let Some(reply) = self.mail.taken_over() {
                         return self.hand_over(reply).await;
                     }

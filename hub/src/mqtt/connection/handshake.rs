@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use bytestring::ByteString;
-use tidemill_store::Watcher;
 use tokio::io::Interest;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, error, warn};
@@ -18,7 +17,7 @@ use super::super::peer::Peer;
 use super::super::registry::{Holder, Mail};
 use super::super::session::{Session, Will};
 use super::super::sessions;
-use super::super::shared::{Phase, Shared, now_ms};
+use super::super::shared::{Shared, now_ms};
 use super::super::transport::Transport;
 use super::bounds::Bounds;
 use super::close::write_out;
@@ -145,7 +144,7 @@ async fn refuse(stream: &mut Transport, version: Version, refusal: &Refusal, roo
 fn check(shared: &Shared, connect: &Connect) -> Result<(), Refusal> {
     let options = &shared.options;
     let refuse = |reason, what| Err(Refusal { reason, what });
-    if *shared.phase.borrow() == Phase::Draining {
+    if shared.is_draining() {
         return refuse(ReasonCode::SERVER_UNAVAILABLE, "the server is shutting down");
     }
     if connect.properties.authentication_method.is_some() {
@@ -352,7 +351,6 @@ fn connection(
     // One and a half times the keep alive ([MQTT-3.1.2-22]).
     let silence_max = (keep_alive_s > 0).then(|| Duration::from_millis(u64::from(keep_alive_s) * 1500));
     Box::new(Connection {
-        phase: shared.phase.subscribe(),
         shared: Arc::clone(shared),
         stream,
         peer: Arc::clone(peer),
@@ -373,7 +371,6 @@ fn connection(
         batch_acks: Vec::new(),
         pending: std::collections::VecDeque::new(),
         pending_acks: 0,
-        bell: Watcher::new(),
         delivery: Delivery::default(),
         output: Output::default(),
         tally: Tally::default(),

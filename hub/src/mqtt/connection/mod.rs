@@ -31,10 +31,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use futures_util::FutureExt;
-use tidemill_store::{Appended, NewRecord, StoreError, Watcher};
+use tidemill_store::{Appended, NewRecord, StoreError};
 use tokio::io::{Interest, Ready};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, error};
 
@@ -48,9 +47,9 @@ use super::clients::{ClientInfo, ClientState, ConnectionInfo, SessionInfo, Total
 use super::codec::{Decoder, Packet, ReasonCode, Version};
 use super::limits::Limit;
 use super::peer::Peer;
-use super::registry::Mail;
+use super::registry::{MAIL, Mail};
 use super::session::Session;
-use super::shared::{Phase, Shared};
+use super::shared::Shared;
 use super::stats::Tally;
 use super::transport::Transport;
 
@@ -86,7 +85,6 @@ struct Connection {
     durable: bool,
     user: Option<ByteString>,
     mail: Arc<Mail>,
-    phase: watch::Receiver<Phase>,
     /// Closed after this long without a packet.
     silence_max: Option<Duration>,
     last_heard: Instant,
@@ -105,8 +103,6 @@ struct Connection {
     /// Acknowledgements owed in `pending`.
     pending_acks: usize,
 
-    /// Rung when a queue has something.
-    bell: Watcher,
     delivery: Delivery,
     output: Output,
     tally: Tally,
@@ -120,16 +116,12 @@ struct Connection {
 
 /// What a connection waits for.
 enum Event {
-    /// Somebody else left a message.
-    Mail,
-    /// The broker lets its connections go.
-    Drain,
     /// The socket.
     Socket(io::Result<Ready>),
     /// The first batch's receipt.
     Stored(Result<Option<Appended>, StoreError>),
-    /// Queues have something: tokens of subscriptions.
-    Queues(Vec<u64>),
+    /// Queues have something, or somebody left a message: tokens of subscriptions, and [`MAIL`].
+    Bell(Vec<u64>),
     /// Nothing came for too long.
     Silence,
     /// Others have had their turn.
@@ -171,6 +163,10 @@ async fn next_receipt(pending: &mut VecDeque<Pending>) -> Result<Option<Appended
 impl Connection {
     /// Works until the connection is to end.
     async fn run(&mut self) -> Close {
+        // The broker may have begun to let connections go before it could find this one.
+        if self.shared.is_draining() {
+            return Close::ShuttingDown;
+        }
         loop {
             if let Err(close) = self.turn().await {
                 return close;
@@ -189,6 +185,9 @@ impl Connection {
 
     async fn turn(&mut self) -> Result<(), Close> {
         self.settle()?;
+        // A client that is always readable must not keep the rest from being heard.
+        let tokens = self.mail.bell.take();
+        self.hear(&tokens)?;
         // What was left in the buffer when reading stopped.
         self.handle_input().await?;
         self.deliver().await?;
@@ -226,14 +225,12 @@ impl Connection {
         let bounds = if self.bounds.is_some() { self.bounds_wake_at() } else { None };
         let deadline = silence.into_iter().chain(bounds).min();
         let is_silence = deadline != bounds;
-        let Self { stream, mail, phase, bell, pending, .. } = self;
+        let Self { stream, mail, pending, .. } = self;
         let event = tokio::select! {
             biased;
-            () = mail.bell.notified() => Event::Mail,
-            _ = phase.wait_for(|phase| *phase == Phase::Draining) => Event::Drain,
             ready = stream.ready(interest.unwrap_or(Interest::READABLE)), if interest.is_some() => Event::Socket(ready),
             stored = next_receipt(pending), if !pending.is_empty() => Event::Stored(stored),
-            tokens = bell.ready() => Event::Queues(tokens),
+            tokens = mail.bell.ready() => Event::Bell(tokens),
             () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                 if is_silence { Event::Silence } else { Event::More }
             }
@@ -246,21 +243,8 @@ impl Connection {
     fn on_event(&mut self, event: Event) -> Result<Ready, Close> {
         match event {
             Event::Socket(ready) => return ready.map_err(Close::Lost),
-            Event::Mail => {
-                if let Some(reply) = self.mail.taken_over() {
-                    return Err(Close::TakenOver(reply));
-                }
-                if let Some(kick) = self.mail.kicked() {
-                    return Err(Close::Kicked(kick));
-                }
-                self.tell();
-                if self.mail.share_nudged() {
-                    self.delivery.wake_shared(&self.session);
-                }
-            }
-            Event::Drain => return Err(Close::ShuttingDown),
+            Event::Bell(tokens) => self.hear(&tokens)?,
             Event::Stored(stored) => self.acknowledge(stored)?,
-            Event::Queues(tokens) => self.delivery.wake(&tokens, &self.session),
             Event::Silence => {
                 return Err(Close::Refused {
                     reason: ReasonCode::KEEP_ALIVE_TIMEOUT,
@@ -270,6 +254,34 @@ impl Connection {
             Event::More => {}
         }
         Ok(Ready::EMPTY)
+    }
+
+    /// Takes up what the bell was rung for.
+    fn hear(&mut self, tokens: &[u64]) -> Result<(), Close> {
+        if tokens.contains(&MAIL) {
+            self.read_mail()?;
+        }
+        self.delivery.wake(tokens, &self.session);
+        Ok(())
+    }
+
+    /// Looks what others want.
+    fn read_mail(&mut self) -> Result<(), Close> {
+        self.mail.look();
+        if self.shared.is_draining() {
+            return Err(Close::ShuttingDown);
+        }
+        if let Some(reply) = self.mail.taken_over() {
+            return Err(Close::TakenOver(reply));
+        }
+        if let Some(kick) = self.mail.kicked() {
+            return Err(Close::Kicked(kick));
+        }
+        self.tell();
+        if self.mail.share_nudged() {
+            self.delivery.wake_shared(&self.session);
+        }
+        Ok(())
     }
 
     /// Reads what is there, up to a turn's worth, and handles it.

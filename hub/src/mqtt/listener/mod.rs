@@ -17,8 +17,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
-use tracing::{debug, warn};
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, acceptfrom_with};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tracing::warn;
 
 pub use self::options::ListenerOptions;
 pub(super) use self::threads::Threads;
@@ -68,6 +71,8 @@ fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
         if address.is_ipv4() { tokio::net::TcpSocket::new_v4()? } else { tokio::net::TcpSocket::new_v6()? };
     // A restart in place must not wait for connections of the process before.
     socket.set_reuseaddr(true)?;
+    // Those that are accepted inherit it.
+    socket.set_nodelay(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)?.into_std()
 }
@@ -79,7 +84,8 @@ pub(super) async fn accept(
     shared: Arc<Shared>,
     threads: Arc<Threads>,
 ) {
-    let socket = match TcpListener::from_std(socket) {
+    // SAFETY: the socket is owned by what is made here, which closes it when it is dropped and not before.
+    let socket = match unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) } {
         Ok(socket) => socket,
         Err(error) => {
             warn!(listener = listener.options.name, %error, "a listener cannot be used");
@@ -88,22 +94,42 @@ pub(super) async fn accept(
     };
     let mut phase = shared.phase.subscribe();
     loop {
-        let accepted = tokio::select! {
-            accepted = socket.accept() => accepted,
+        let ready = tokio::select! {
+            ready = socket.readable() => ready,
             _ = phase.wait_for(|phase| *phase != Phase::Running) => return,
         };
-        match accepted {
-            Ok((stream, address)) => {
-                let handed = stream.set_nodelay(true).and_then(|()| stream.into_std());
-                match handed {
-                    Ok(stream) => admit(stream, Peer::new(address, &listener), &shared, &threads),
-                    Err(error) => debug!(peer = %address, %error, "a connection was lost before it began"),
+        // All that wait: the system's queue of them is short, and what does not fit has to try again after a second.
+        let failed = match ready {
+            Ok(mut ready) => loop {
+                match ready.try_io(|socket| accept_one(socket.get_ref())) {
+                    Ok(Ok((stream, address))) => {
+                        admit(stream, Peer::new(address, &listener), &shared, &threads);
+                    }
+                    Ok(Err(error)) => break Some(error),
+                    Err(_would_block) => break None,
                 }
+            },
+            Err(error) => Some(error),
+        };
+        if let Some(error) = failed {
+            warn!(listener = listener.options.name, %error, "cannot accept a connection");
+            tokio::time::sleep(ACCEPT_AGAIN).await;
+        }
+    }
+}
+
+/// Accepts a connection that does not block, and knows nothing of this thread's runtime yet.
+fn accept_one(socket: &std::net::TcpListener) -> io::Result<(std::net::TcpStream, SocketAddr)> {
+    loop {
+        match acceptfrom_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            Ok((stream, address)) => {
+                let address = address.and_then(|address| SocketAddr::try_from(address).ok());
+                let address = address.ok_or_else(|| io::Error::other("the peer has no IP address"))?;
+                return Ok((stream.into(), address));
             }
-            Err(error) => {
-                warn!(listener = listener.options.name, %error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_AGAIN).await;
-            }
+            // It was gone before its turn came.
+            Err(Errno::CONNABORTED | Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
     }
 }

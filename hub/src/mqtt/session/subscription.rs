@@ -89,6 +89,10 @@ impl Subscriptions {
 
     /// Adds one, which is not there yet.
     pub fn insert(&mut self, subscription: Subscription) -> SubscriptionKey {
+        if self.all.capacity() == 0 {
+            // Most devices have one, and a vector begins with room for four.
+            self.all.reserve_exact(1);
+        }
         SubscriptionKey(self.all.insert(subscription))
     }
 

@@ -97,8 +97,8 @@ impl Connection {
     pub(super) async fn send_merged(&mut self, key: SubscriptionKey, room: usize) -> Result<usize, Close> {
         // In this order: what is before this sequence can be read from here on, and has rung.
         let readable = self.shared.store.dispatched_sequence();
-        let tokens = self.bell.take();
-        self.delivery.wake(&tokens, &self.session);
+        let tokens = self.mail.bell.take();
+        self.hear(&tokens)?;
         let picked = self.delivery.overlaps.pick(key);
         let mut merge = Merge::new(readable.min(picked.limit));
         let mut looked_at = 0;

@@ -143,7 +143,7 @@ impl Connection {
         let queue = subscription.queue;
         self.delivery.ready.retain(|ready| *ready != key);
         self.delivery.forget_replay(key);
-        self.shared.store.unwatch(queue, &self.bell);
+        self.shared.store.unwatch(queue, &self.mail.bell);
         // A shared and a plain subscription can have the same queue; the other one looks for itself.
         let others = self.session.subscriptions.iter();
         let others: Vec<_> = others.filter(|(other, of)| *other != key && of.queue == queue).collect();
@@ -197,9 +197,14 @@ impl Connection {
 
     /// Sends what there is room for, then keeps durably how far the client has come.
     pub(super) async fn deliver(&mut self) -> Result<(), Close> {
-        self.send_again().await?;
+        // What is rare is boxed: every connection would keep room for it.
+        if !self.delivery.resend.is_empty() {
+            Box::pin(self.send_again()).await?;
+        }
         if self.delivery.resend.is_empty() {
-            self.send_retained().await?;
+            if !self.delivery.replays.is_empty() {
+                Box::pin(self.send_retained()).await?;
+            }
             self.send_queued().await?;
         }
         self.commit_cursors();
@@ -222,7 +227,7 @@ impl Connection {
     fn watch(&mut self, key: SubscriptionKey, offset: u64) -> Result<(), Close> {
         let Some(subscription) = self.session.subscriptions.get(key) else { return Ok(()) };
         let token = key.0 as u64;
-        let armed = self.shared.store.watch(subscription.queue, offset, false, &self.bell, token);
+        let armed = self.shared.store.watch(subscription.queue, offset, false, &self.mail.bell, token);
         armed.map_err(|error| unavailable(&error))
     }
 }

@@ -35,10 +35,10 @@ impl Connection {
             idle = 0;
             let looked_at = match (subscription.is_shared(), self.delivery.groups.get(&key).cloned()) {
                 (false, _) if self.delivery.overlaps.lead(key).is_some() => {
-                    self.send_merged(key, room).await?
+                    Box::pin(self.send_merged(key, room)).await?
                 }
                 (false, _) => self.send_from_queue(key, room).await?,
-                (true, Some(group)) => self.send_from_group(key, &group, room).await?,
+                (true, Some(group)) => Box::pin(self.send_from_group(key, &group, room)).await?,
                 (true, None) => {
                     error!(client = &*self.session.client, "a shared subscription has no group");
                     0
