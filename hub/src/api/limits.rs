@@ -52,6 +52,7 @@ pub fn limits(config: &Config) -> Limits {
         ("mqtt.inflight_max", f64::from(mqtt.inflight_max)),
         ("mqtt.out_buffer_bytes_max", mqtt.out_buffer_bytes_max as f64),
         ("mqtt.topic_alias_max", f64::from(mqtt.topic_alias_max)),
+        ("mqtt.topic_alias_out_max", f64::from(mqtt.topic_alias_out_max)),
         ("mqtt.client_messages_per_s", mqtt.client_messages_per_s as f64),
         ("mqtt.client_bytes_per_s", mqtt.client_bytes_per_s as f64),
         ("mqtt.listener_messages_per_s", mqtt.listener_messages_per_s as f64),

@@ -52,6 +52,8 @@ pub struct Options {
     /// 3.1.1 closes. Default: 1 MiB.
     #[serde(deserialize_with = "units::size")]
     pub payload_bytes_max: u64,
+    /// Whether payloads that MQTT 5 clients say are text must be UTF-8; otherwise reason 0x99. Default: no.
+    pub payload_format_check: bool,
     /// Most levels of a topic or filter; over it reason 0x90 or 0x8F. Default: 128.
     pub topic_levels_max: usize,
     /// Longest topic or filter in bytes; over it reason 0x90 or 0x8F. Default: 65,535, which is the protocol's own limit.
@@ -77,6 +79,8 @@ pub struct Options {
     pub out_buffer_bytes_max: u64,
     /// Highest topic alias a client may use; 0 is none. Default: 64.
     pub topic_alias_max: u16,
+    /// Topics that one client is sent by an alias, if it allows as many; 0 is none. Default: 64.
+    pub topic_alias_out_max: u16,
     /// Messages in a second from each client; over it, it is not read until there is budget again. Default: 0, which
     /// is no limit, as of the three others.
     pub client_messages_per_s: u64,
@@ -127,6 +131,7 @@ impl Default for Options {
             keep_alive_max: Duration::ZERO,
             packet_bytes_max: (1 << 20) + (128 << 10),
             payload_bytes_max: 1 << 20,
+            payload_format_check: false,
             topic_levels_max: 128,
             topic_bytes_max: 65_535,
             subscriptions_per_session_max: 1_000,
@@ -136,6 +141,7 @@ impl Default for Options {
             inflight_max: 1_024,
             out_buffer_bytes_max: 256 << 10,
             topic_alias_max: 64,
+            topic_alias_out_max: 64,
             client_messages_per_s: 0,
             client_bytes_per_s: 0,
             listener_messages_per_s: 0,

@@ -14,6 +14,7 @@
 //! - [`refusals`] bad input
 //! - [`examples`] the examples
 //! - [`bench`] `tidemill bench`
+//! - [`topic_alias`] topics sent as numbers
 //! - [`limits`] what happens when one is reached
 //! - [`services`] the servers themselves
 
@@ -29,3 +30,4 @@ mod readback;
 mod refusals;
 mod restart;
 mod services;
+mod topic_alias;

@@ -144,6 +144,8 @@ pub struct PublishHead<'a> {
     pub retain: bool,
     /// See [`Publish::topic`].
     pub topic: &'a str,
+    /// A number that stands for the topic from here on, or, where that is empty, already does.
+    pub topic_alias: Option<u16>,
     /// See [`Publish::id`].
     pub id: Option<PacketId>,
     /// Seconds the message is still good for.
@@ -159,6 +161,7 @@ pub struct PublishHead<'a> {
 impl PublishHead<'_> {
     fn properties_bytes(&self) -> usize {
         self.message_expiry_s.map_or(0, |_| 5)
+            + self.topic_alias.map_or(0, |_| 3)
             + self.subscription_ids.iter().map(|id| 1 + varint_len(id.get() as usize)).sum::<usize>()
             + self.forwarded.len()
     }
@@ -202,6 +205,10 @@ impl PublishHead<'_> {
             if let Some(seconds) = self.message_expiry_s {
                 out.put_u8(0x02);
                 out.put_u32(seconds);
+            }
+            if let Some(alias) = self.topic_alias {
+                out.put_u8(0x23);
+                out.put_u16(alias);
             }
             for id in self.subscription_ids {
                 out.put_u8(0x0B);

@@ -385,6 +385,7 @@ proptest! {
             qos: publish.qos,
             retain: publish.retain,
             topic: &publish.topic,
+            topic_alias: publish.properties.topic_alias,
             id: publish.id,
             message_expiry_s: expiry,
             subscription_ids: &subscriptions,
@@ -395,7 +396,6 @@ proptest! {
         head.encode(version, &mut bytes).unwrap();
         bytes.extend_from_slice(&publish.payload);
         prop_assert_eq!(head.packet_bytes(version).unwrap(), bytes.len());
-        publish.properties.topic_alias = None;
         publish.properties.message_expiry_s = expiry;
         publish.properties.subscription_ids = subscriptions;
         if version == Version::V311 {

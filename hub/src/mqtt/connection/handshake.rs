@@ -176,6 +176,13 @@ fn check(shared: &Shared, connect: &Connect) -> Result<(), Refusal> {
             shared.counters.reached(Limit::PayloadBytes);
             return refuse(ReasonCode::QUOTA_EXCEEDED, "the will's payload is larger than payload_bytes_max");
         }
+        let is_text = will.properties.payload_is_text == Some(true);
+        if options.payload_format_check && is_text && std::str::from_utf8(&will.payload).is_err() {
+            return refuse(
+                ReasonCode::PAYLOAD_FORMAT_INVALID,
+                "the will's payload is said to be text and is not UTF-8 (3.1.3.2.3)",
+            );
+        }
     }
     Ok(())
 }
@@ -338,6 +345,7 @@ fn connection(
     let limits = Limits {
         packet_bytes_max: packet_bytes_max(connect),
         window_max: usize::from(window_max),
+        topic_alias_max: asked.topic_alias_maximum.unwrap_or(0).min(options.topic_alias_out_max),
         receive_maximum: is_v5.then(|| usize::from(options.receive_maximum)),
         problem_information: asked.request_problem_information.unwrap_or(true),
     };

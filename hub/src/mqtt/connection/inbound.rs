@@ -174,6 +174,14 @@ impl Connection {
                 what: "the payload is larger than payload_bytes_max",
             });
         }
+        let is_text = publish.properties.payload_is_text == Some(true);
+        if options.payload_format_check && is_text && std::str::from_utf8(&publish.payload).is_err() {
+            return Some(Refusal {
+                ack: ReasonCode::PAYLOAD_FORMAT_INVALID,
+                close: ReasonCode::PAYLOAD_FORMAT_INVALID,
+                what: "the payload is said to be text and is not UTF-8 (3.3.2.3.2)",
+            });
+        }
         if publish.topic == "$SYS" || publish.topic.starts_with("$SYS/") {
             return Some(Refusal {
                 ack: ReasonCode::NOT_AUTHORIZED,

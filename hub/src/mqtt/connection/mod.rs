@@ -67,6 +67,8 @@ struct Limits {
     packet_bytes_max: usize,
     /// QoS 1 and 2 messages to it that may be in flight.
     window_max: usize,
+    /// Highest topic alias that it is sent.
+    topic_alias_max: u16,
     /// The Receive Maximum it was told; `None` in 3.1.1.
     receive_maximum: Option<usize>,
     /// Whether reason strings may come on any packet.

@@ -151,6 +151,7 @@ mod tests {
                 topic: "a",
                 id: None,
                 message_expiry_s: None,
+                topic_alias: None,
                 subscription_ids: &[],
                 forwarded: &[],
                 payload_bytes: size,

@@ -7,7 +7,9 @@
 //! - `queued`: the queues, in turn
 //! - `merged`: queues of subscriptions that overlap, as one
 //! - `offer`: one message: whether it is sent, and as what
+//! - `alias`: topics that the client knows by a number
 
+mod alias;
 mod merged;
 mod offer;
 mod queued;
@@ -21,6 +23,7 @@ use foldhash::HashMap;
 use tidemill_store::StoreError;
 use tracing::warn;
 
+use self::alias::Aliases;
 use self::retained::Replay;
 use super::super::codec::{PacketId, ReasonCode};
 use super::super::session::{InFlight, Overlaps, Session, Step, SubscriptionKey};
@@ -43,6 +46,7 @@ pub(super) struct Delivery {
     blocked: bool,
     /// Subscriptions whose cursors may have moved.
     moved: Vec<SubscriptionKey>,
+    aliases: Aliases,
 }
 
 impl Delivery {

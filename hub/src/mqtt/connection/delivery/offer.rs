@@ -1,9 +1,10 @@
 //! One message: whether it is sent, and as what.
 
+use bytes::Bytes;
 use tidemill_store::Record;
 use tracing::error;
 
-use super::super::super::codec::{PacketId, PublishHead, Qos, SubscriptionId};
+use super::super::super::codec::{EncodeError, PacketId, PublishHead, Qos, SubscriptionId};
 use super::super::super::session::Sources;
 use super::super::super::shared::now_ms;
 use super::super::Connection;
@@ -65,17 +66,15 @@ impl Connection {
             topic: &record.topic,
             id: placeholder,
             message_expiry_s,
+            topic_alias: None,
             subscription_ids: offer.subscription_ids,
             forwarded: head.forwarded,
             payload_bytes: record.payload.len(),
         };
         // Too large for the client: treated as if it had been sent ([MQTT-3.1.2-25]).
-        match head.packet_bytes(self.version) {
-            Ok(bytes) if bytes <= self.limits.packet_bytes_max => {}
-            _ => {
-                self.tally.oversized += 1;
-                return Sent::Done;
-            }
+        if !self.fit(&mut head) {
+            self.tally.oversized += 1;
+            return Sent::Done;
         }
         if placeholder.is_some() {
             match self.session.window.send(offer.sources, record.pointer(), qos, offer.retain) {
@@ -87,20 +86,38 @@ impl Connection {
                 }
             }
         }
-        match self.output.publish(&head, &record.payload, self.version) {
-            Ok(()) => {
-                self.tally.packets_out += 1;
-                self.tally.delivered += 1;
+        if let Err(error) = self.write(&head, &record.payload) {
+            error!(position = %record.position, %error, "a message cannot be written");
+            self.tally.unreadable += 1;
+            if let Some(id) = head.id {
+                self.session.window.abandon(id);
             }
-            Err(error) => {
-                error!(position = %record.position, %error, "a message cannot be written");
-                self.tally.unreadable += 1;
-                if let Some(id) = head.id {
-                    self.session.window.abandon(id);
-                }
-                return Sent::Done;
-            }
+            return Sent::Done;
         }
         if qos > Qos::AtMostOnce { Sent::InFlight } else { Sent::Done }
+    }
+
+    /// Makes a message as short as the client allows. Whether it takes one of that size.
+    pub(super) fn fit(&mut self, head: &mut PublishHead<'_>) -> bool {
+        let (version, max) = (self.version, self.limits.packet_bytes_max);
+        let fits = |head: &PublishHead<'_>| head.packet_bytes(version).is_ok_and(|bytes| bytes <= max);
+        self.delivery.aliases.shorten(head, self.limits.topic_alias_max);
+        if fits(head) {
+            return true;
+        }
+        if !head.topic.is_empty() {
+            // Without the alias that it was to bring along.
+            head.topic_alias = None;
+        }
+        fits(head)
+    }
+
+    /// Queues a message for the client.
+    pub(super) fn write(&mut self, head: &PublishHead<'_>, payload: &Bytes) -> Result<(), EncodeError> {
+        self.output.publish(head, payload, self.version)?;
+        self.delivery.aliases.sent(head);
+        self.tally.packets_out += 1;
+        self.tally.delivered += 1;
+        Ok(())
     }
 }

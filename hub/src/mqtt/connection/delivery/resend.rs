@@ -55,22 +55,20 @@ impl Connection {
         let message_expiry_s = head.message_expiry_s.map(|_| {
             message::remaining_s(&record, head.message_expiry_s, now_ms()).ok().flatten().unwrap_or(0)
         });
-        let head = PublishHead {
+        let mut head = PublishHead {
             dup: true,
             qos,
             retain: sent.retain,
             topic: &record.topic,
             id: Some(id),
             message_expiry_s,
+            topic_alias: None,
             subscription_ids: &subscription_ids,
             forwarded: head.forwarded,
             payload_bytes: record.payload.len(),
         };
         // A client may come back with a smaller Maximum Packet Size.
-        let fits = head.packet_bytes(self.version).is_ok_and(|bytes| bytes <= self.limits.packet_bytes_max);
-        if fits && self.output.publish(&head, &record.payload, self.version).is_ok() {
-            self.tally.packets_out += 1;
-            self.tally.delivered += 1;
+        if self.fit(&mut head) && self.write(&head, &record.payload).is_ok() {
             self.tally.resent += 1;
         } else {
             self.tally.oversized += 1;
