@@ -17,7 +17,7 @@ use tracing::{error, info};
 use crate::api;
 use crate::config::{Config, Rules};
 use crate::flow::{Flow, View};
-use crate::mqtt::Broker;
+use crate::mqtt::{self, Broker};
 use crate::telemetry;
 
 /// A running hub.
@@ -137,6 +137,11 @@ impl Hub {
     #[must_use]
     pub fn view(&self) -> Arc<View> {
         self.view.load_full()
+    }
+
+    /// Reads the certificates of MQTT listeners again. Devices that are connected notice nothing.
+    pub fn reload_certificates(&self, mqtt: &mqtt::Options) {
+        self.broker.reload_certificates(mqtt);
     }
 
     /// Puts other rules to work. Devices notice nothing; what was in flight to a target is finished, or sent again.

@@ -9,6 +9,7 @@
 //! - [`load`] publishers that reconnect and resend what was not acknowledged
 //! - [`ledger`] checks arrivals against what was published: nothing lost, order kept, duplicates counted
 //! - [`kafka_reader`] and [`events`] read what came out, the latter with cloudevents-sdk as the judge
+//! - [`pki`] certificates
 //! - [`wait`], [`ports`], [`mod@report`], [`place`] small helpers
 
 pub mod events;
@@ -17,6 +18,7 @@ pub mod ledger;
 pub mod load;
 pub mod mangle;
 pub mod mqtt;
+pub mod pki;
 pub mod place;
 pub mod ports;
 pub mod process;

@@ -34,7 +34,12 @@ fn verdict(source: &Source) -> (String, bool) {
         Ok(config) => {
             let connections = counted(config.rules.set.connections.len(), "connection");
             let rules = counted(config.rules.set.rules.len(), "rule");
-            (format!("{name}: ok, {connections}, {rules}\n"), true)
+            let warnings: String = config
+                .warnings
+                .iter()
+                .map(|warning| format!("warning: {}\n", warning.render().trim()))
+                .collect();
+            (format!("{warnings}{name}: ok, {connections}, {rules}\n"), true)
         }
         Err(error) => {
             let problems = counted(error.0.len(), "problem");

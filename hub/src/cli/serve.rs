@@ -1,7 +1,7 @@
 //! `tidemill serve`: run a hub.
 //!
 //! One line on standard output says that every listener is open; logs go to standard error. SIGTERM or SIGINT stop
-//! gracefully, another one at once if it is not an echo of the first. SIGHUP reads connections and rules again: a bad configuration is reported and
+//! gracefully, another one at once if it is not an echo of the first. SIGHUP reads connections, rules and certificates again: a bad configuration is reported and
 //! changes nothing.
 
 use std::time::{Duration, Instant};
@@ -80,9 +80,13 @@ async fn reload(hub: &Hub, source: &Source, patience: Duration) {
     match loaded {
         Ok(Ok(config)) => {
             let rules = config.rules.set.rules.len();
+            hub.reload_certificates(&config.mqtt);
             match hub.reload(config.rules, patience).await {
                 Ok(()) => {
-                    info!(rules, "connections and rules are reloaded; other settings are read at start only")
+                    info!(
+                        rules,
+                        "connections, rules and certificates are reloaded; other settings are read at start only"
+                    )
                 }
                 Err(error @ ReloadError::Kept(_)) => {
                     error!(%error, "the configuration is not reloaded: the rules at work stay");

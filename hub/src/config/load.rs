@@ -11,6 +11,7 @@ use tidemill_rules::{Diagnostic, RuleSet};
 
 use super::flags::{Flags, flag_diagnostic};
 use super::listen::{self, Place};
+use super::listeners::{self, Found};
 use super::settings::{HttpSettings, LogSettings, Settings, Telemetry, Top};
 use super::streams;
 use crate::{mqtt, telemetry};
@@ -30,6 +31,8 @@ pub struct Config {
     pub telemetry: Telemetry,
     /// Rules and where they send.
     pub rules: Rules,
+    /// What can be, and will hardly be meant: a certificate that has expired.
+    pub warnings: Vec<Diagnostic>,
 }
 
 /// A rule set whose connections and targets were found good.
@@ -98,6 +101,10 @@ pub fn load(source: &Source) -> Result<Config, ConfigError> {
     let rules = rules(&documents, &mut problems);
     let (mut mqtt, mut http) = (settings.mqtt, settings.http);
     problems.extend(apply_listen(flags, main.as_ref(), &mut mqtt, &mut http));
+    let mqtt_node = main.as_ref().and_then(|main| main.get("mqtt"));
+    let found = mqtt_node.map_or_else(Found::default, |node| listeners::check(node, &mqtt));
+    problems.extend(found.problems);
+    let warnings = found.warnings;
     let Top { data_dir, flush, .. } = settings.top;
     problems.extend(no_dir(flags, main.as_ref(), data_dir.as_deref()));
     let dir = flags.data_dir.clone().or(data_dir).unwrap_or_else(|| "tidemill-data".into());
@@ -115,7 +122,7 @@ pub fn load(source: &Source) -> Result<Config, ConfigError> {
     }
     match rules {
         Some(rules) if problems.is_empty() => {
-            Ok(Config { store, mqtt, http, telemetry: settings.telemetry, rules })
+            Ok(Config { store, mqtt, http, telemetry: settings.telemetry, rules, warnings })
         }
         _ => Err(ConfigError(problems)),
     }
@@ -215,7 +222,8 @@ fn useless(main: &Node, log: &LogSettings, http: &HttpSettings, logs: &Telemetry
 
 /// Values that do not go together. Without a file they are the defaults, which do.
 fn mismatch(main: &Node, mqtt: &mqtt::Options, store: &tidemill_store::Options) -> Option<Diagnostic> {
-    if let Err(error) = mqtt.check() {
+    // Listeners have been looked at one by one.
+    if let Some(error) = mqtt.check().err().filter(|error| error.key != "listeners") {
         return Some(at(main, "mqtt", error.key).diagnostic(error.to_string()));
     }
     let (packet, record) = (mqtt.packet_bytes_max, u64::from(store.record_bytes_max));
@@ -279,7 +287,6 @@ fn apply_listen(
         mqtt.listen.clone_from(&flags.mqtt);
         mqtt.listeners.clear();
     }
-    let listeners = main.and_then(|main| main.get("mqtt")).and_then(|mqtt| mqtt.get("listeners"));
     let short = main.and_then(|main| main.get("mqtt")).and_then(|mqtt| mqtt.get("listen"));
     if !mqtt.listeners.is_empty() && short.is_none() {
         // The default is for those who name no address at all.
@@ -293,11 +300,6 @@ fn apply_listen(
     let mqtt_place = place("mqtt", !flags.mqtt.is_empty(), "--mqtt");
     let http_place = place("http", flags.http.is_some(), "--http");
     let mut problems = listen::check("mqtt", &mqtt.listen, mqtt.allow_anonymous, &mqtt_place);
-    let nodes = listeners.and_then(Node::as_seq).unwrap_or_default();
-    for (listener, node) in mqtt.listeners.iter().zip(nodes) {
-        let place = Place::File(node.get("address").unwrap_or(node));
-        problems.extend(listen::check("mqtt", &[listener.address], mqtt.allow_anonymous, &place));
-    }
     problems.extend(listen::check("http", &[http.listen], http.allow_anonymous, &http_place));
     problems
 }

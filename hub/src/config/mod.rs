@@ -8,10 +8,12 @@
 //! - `streams`: `streams:` and retention
 //! - `flags`: what the command line overrides
 //! - `load`: file, included files and flags into one checked [`Config`]
+//! - `listeners`: `mqtt.listeners`
 //! - `listen`: why nothing listens beyond loopback by accident
 
 mod flags;
 mod listen;
+mod listeners;
 mod load;
 mod settings;
 mod streams;

@@ -49,7 +49,7 @@ pub use clients::{
     SubscriptionInfo, Totals,
 };
 pub use limits::ListenerLimits;
-pub use listener::ListenerOptions;
+pub use listener::{ClientCertificate, ListenerError, ListenerOptions, Protocol, TlsOptions, TlsVersion};
 pub use options::{LagPolicy, OptionError, Options};
 pub use stats::BrokerStats;
 
@@ -65,6 +65,9 @@ pub enum StartError {
     /// An option that cannot be.
     #[error(transparent)]
     Options(#[from] OptionError),
+    /// A listener's certificates.
+    #[error(transparent)]
+    Listener(#[from] ListenerError),
     /// Sessions could not be recovered.
     #[error("recovering sessions: {0}")]
     Store(#[from] StoreError),
@@ -91,6 +94,7 @@ pub enum StartError {
 pub struct Broker {
     shared: Arc<Shared>,
     threads: Arc<Threads>,
+    listeners: Vec<Arc<Listener>>,
     addresses: Vec<SocketAddr>,
 }
 
@@ -103,21 +107,21 @@ impl Broker {
         options.check()?;
         let mut listeners = Vec::new();
         for listener in options.all_listeners() {
-            let (name, address) = (listener.name.clone(), listener.address);
             // Bound first, so that a taken address is known at once; accepting begins last.
-            let bound = Listener::bind(listener, &options);
-            listeners.push(bound.map_err(|error| StartError::Listen { name, address, error })?);
+            listeners.push(Listener::bind(listener, &options)?);
         }
         let threads = Arc::new(Threads::start(options.thread_count()).map_err(StartError::Threads)?);
         let shared = Shared::new(options, store);
         let addresses = listeners.iter().map(|(_, listener)| listener.address).collect();
-        let broker = Broker { shared, threads, addresses };
+        let (sockets, listeners): (Vec<_>, Vec<_>) = listeners.into_iter().unzip();
+        let broker = Broker { shared, threads, listeners, addresses };
         let Broker { shared, threads, .. } = &broker;
         recovery::recover(shared).await?;
         if let Some(runtime) = threads.next() {
             runtime.spawn(sessions::watch_due(Arc::clone(shared)));
+            runtime.spawn(listener::watch(broker.listeners.clone()));
         }
-        for (socket, listener) in listeners {
+        for (socket, listener) in sockets.into_iter().zip(broker.listeners.iter().cloned()) {
             if let Some(runtime) = threads.next() {
                 info!(listener = listener.options.name, address = %listener.address, "MQTT listening");
                 runtime.spawn(listener::accept(socket, listener, Arc::clone(shared), Arc::clone(threads)));
@@ -130,6 +134,17 @@ impl Broker {
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Reads the certificates of its listeners again, from the files that `options` name for them. Bad ones change nothing,
+    /// and are told in the log.
+    pub fn reload_certificates(&self, options: &Options) {
+        for listener in &self.listeners {
+            let named = |new: &&ListenerOptions| new.name == listener.options.name;
+            if let Some(new) = options.listeners.iter().find(named) {
+                listener.reload(new);
+            }
+        }
     }
 
     /// What it has counted, and what there is now.

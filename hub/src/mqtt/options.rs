@@ -197,8 +197,8 @@ impl Options {
             return refuse("listen", "is empty; name at least one address");
         }
         for (at, listener) in listeners.iter().enumerate().skip(self.listen.len()) {
-            if let Err(what) = listener.check(listeners.get(..at).unwrap_or_default()) {
-                return refuse("listeners", &what);
+            if let Err(error) = listener.check(listeners.get(..at).unwrap_or_default()) {
+                return refuse("listeners", &format!("cannot be: {error}"));
             }
         }
         for (key, zero) in [

@@ -5,9 +5,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::encode::{self, Connect, Publish};
 use super::packet::{self, Packet};
@@ -31,13 +30,13 @@ pub struct Client {
 /// The half that sends. Packets wait in a buffer until [`Writer::flush`].
 pub struct Writer {
     level: Level,
-    stream: BufWriter<OwnedWriteHalf>,
+    stream: BufWriter<Box<dyn AsyncWrite + Send + Sync + Unpin>>,
 }
 
 /// The half that receives.
 pub struct Reader {
     level: Level,
-    stream: OwnedReadHalf,
+    stream: Box<dyn AsyncRead + Send + Sync + Unpin>,
     buffer: BytesMut,
 }
 
@@ -64,13 +63,52 @@ impl Client {
         let stream = TcpStream::connect(server).await?;
         stream.set_nodelay(true)?;
         let (read, write) = stream.into_split();
-        let writer = Writer { level, stream: BufWriter::with_capacity(64 * 1024, write) };
-        Ok((writer, Reader { level, stream: read, buffer: BytesMut::with_capacity(64 * 1024) }))
+        Ok(Self::halves(read, write, level))
+    }
+
+    fn halves(
+        read: impl AsyncRead + Send + Sync + Unpin + 'static,
+        write: impl AsyncWrite + Send + Sync + Unpin + 'static,
+        level: Level,
+    ) -> (Writer, Reader) {
+        let writer = Writer { level, stream: BufWriter::with_capacity(64 * 1024, Box::new(write)) };
+        let reader = Reader { level, stream: Box::new(read), buffer: BytesMut::with_capacity(64 * 1024) };
+        (writer, reader)
+    }
+
+    /// Connects over what is open already: TLS, a WebSocket. An error when the server refuses or says something else
+    /// than CONNACK.
+    pub async fn try_over(
+        stream: impl AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
+        connect: &Connect,
+    ) -> io::Result<Client> {
+        let (read, write) = tokio::io::split(stream);
+        let (writer, reader) = Self::halves(read, write, connect.level);
+        Self::begin(writer, reader, connect).await
+    }
+
+    /// [`Client::try_over`].
+    ///
+    /// # Panics
+    /// When that fails, or takes longer than [`PACKET_LIMIT`].
+    pub async fn over(
+        stream: impl AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
+        connect: &Connect,
+    ) -> Client {
+        match tokio::time::timeout(PACKET_LIMIT, Self::try_over(stream, connect)).await {
+            Ok(Ok(client)) => client,
+            Ok(Err(error)) => panic!("client {} cannot connect: {error}", connect.client),
+            Err(_) => panic!("client {} got no CONNACK in {PACKET_LIMIT:?}", connect.client),
+        }
     }
 
     /// Connects. An error when the server cannot be reached, refuses or says something else than CONNACK.
     pub async fn try_connect(server: SocketAddr, connect: &Connect) -> io::Result<Client> {
-        let (mut writer, mut reader) = Self::open(server, connect.level).await?;
+        let (writer, reader) = Self::open(server, connect.level).await?;
+        Self::begin(writer, reader, connect).await
+    }
+
+    async fn begin(mut writer: Writer, mut reader: Reader, connect: &Connect) -> io::Result<Client> {
         writer.raw(&connect.encode()).await?;
         match reader.next().await? {
             Some(Packet::ConnAck { session_present, reason: 0, properties }) => {

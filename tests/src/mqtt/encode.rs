@@ -38,7 +38,9 @@ impl Connect {
         Connect { level, ..self }
     }
 
-    pub(super) fn encode(&self) -> Bytes {
+    /// The packet.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
         let mut body = BytesMut::new();
         string(&mut body, "MQTT");
         body.put_u8(self.level as u8);
@@ -95,7 +97,9 @@ impl Publish {
         Publish { retain: true, ..self }
     }
 
-    pub(crate) fn encode(&self, level: Level) -> Bytes {
+    /// The packet.
+    #[must_use]
+    pub fn encode(&self, level: Level) -> Bytes {
         let mut body = BytesMut::with_capacity(self.topic.len() + self.payload.len() + 16);
         string(&mut body, &self.topic);
         if self.qos > 0 {

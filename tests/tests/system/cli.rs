@@ -39,6 +39,7 @@ async fn serve_needs_no_file_and_says_where_it_listens() {
         ["serve", "--data-dir", "data", "--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0", "--flush", "async"];
     let mut process = Process::start("tidemill", command(dir.path(), &arguments), dir.path(), Signal::KILL);
     let (mqtt, http) = process.wait_for("the ready line", LIMIT, |stdout, _| ready_line(stdout)).await;
+    let [mqtt] = mqtt[..] else { panic!("one address, not {mqtt:?}") };
     assert!(mqtt.port() != 0 && http.port() != 0 && mqtt.ip().is_loopback() && http.ip().is_loopback());
     let mut client = Client::connect(mqtt, &Connect::clean("client")).await;
     client.publish_acked(Publish::new("a", "x", 1, 1)).await;
@@ -68,7 +69,7 @@ async fn serve_reads_a_configuration_and_flags_override_it() {
     let serve = command(dir.path(), &["serve", "--config", "tidemill.yaml", "--mqtt", &mqtt]);
     let mut process = Process::start("tidemill", serve, dir.path(), Signal::KILL);
     let ready = process.wait_for("the ready line", LIMIT, |stdout, _| ready_line(stdout)).await;
-    assert_eq!(ready, (given, http));
+    assert_eq!(ready, (vec![given], http));
     assert!(dir.path().join("from-file").is_dir());
     process.signal(Signal::TERM);
     assert!(process.wait(LIMIT).await.success());

@@ -13,6 +13,7 @@
 //! - [`restart`] a graceful stop and a start in place
 //! - [`refusals`] bad input
 //! - [`examples`] the examples
+//! - [`transports`] TLS, WebSocket, the PROXY protocol
 //! - [`bench`] `tidemill bench`
 //! - [`topic_alias`] topics sent as numbers
 //! - [`limits`] what happens when one is reached
@@ -31,3 +32,4 @@ mod refusals;
 mod restart;
 mod services;
 mod topic_alias;
+mod transports;

@@ -126,6 +126,9 @@ impl Connection {
     /// Writes what is left, and in MQTT 5 why it ends.
     async fn say_goodbye(&mut self, close: &Close) {
         if matches!(close, Close::Gone | Close::Lost(_)) {
+            self.stream.close();
+            // It is gone, and nobody waits for its layers' goodbyes.
+            let _ = self.stream.try_flush();
             return;
         }
         if let Some((reason, what)) = close.reason()
@@ -219,17 +222,18 @@ impl Drop for Connection {
     }
 }
 
-/// Writes what is left to be written, for a short while; how many bytes that was.
+/// Writes what is left to be written, and that it was the last, for a short while; how many bytes that was.
 pub(super) async fn write_out(stream: &mut Transport, output: &mut Output) -> u64 {
     let until = Instant::now() + LAST_WRITE_MAX;
     let mut written = 0;
-    while !output.is_empty() {
-        match output.write(stream) {
-            Ok(count) => written += count as u64,
-            Err(_) => break,
-        }
-        if !output.is_empty()
-            && !matches!(timeout_at(until, stream.ready(Interest::WRITABLE)).await, Ok(Ok(_)))
+    let mut closing = false;
+    while let Ok(count) = output.write(stream) {
+        written += count as u64;
+        if output.is_empty() && !closing {
+            closing = true;
+            stream.close();
+        } else if output.is_empty() && !stream.has_unsent()
+            || !matches!(timeout_at(until, stream.ready(Interest::WRITABLE)).await, Ok(Ok(_)))
         {
             break;
         }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use bytestring::ByteString;
 use tokio::io::Interest;
-use tokio::time::{Instant, timeout};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 use tracing::{debug, error, warn};
 
 use super::super::clients::Totals;
@@ -18,7 +19,7 @@ use super::super::registry::{Holder, Mail};
 use super::super::session::{Session, Will};
 use super::super::sessions;
 use super::super::shared::{Shared, now_ms};
-use super::super::transport::Transport;
+use super::super::transport::{Transport, establish};
 use super::bounds::Bounds;
 use super::close::write_out;
 use super::delivery::Delivery;
@@ -38,19 +39,36 @@ struct Refusal {
 /// what it can be told.
 pub(super) async fn accept(
     shared: Arc<Shared>,
-    mut stream: Transport,
-    peer: Peer,
+    socket: TcpStream,
+    mut peer: Peer,
 ) -> Option<Box<Connection>> {
+    let until = Instant::now() + shared.options.connect_timeout;
+    let from_client_max = shared.options.packet_bytes_max as usize;
+    let late = |peer: &Peer, what| {
+        debug!(peer = %peer.address, listener = peer.listener.options.name, what, "connect_timeout is over; closed");
+        shared.counters.refuse(ReasonCode::KEEP_ALIVE_TIMEOUT);
+        shared.counters.reached(Limit::ConnectTimeout);
+    };
+    let mut stream = if peer.listener.is_plain() {
+        Transport::Tcp(socket)
+    } else {
+        // Boxed: plain connections need no room for it.
+        let established = Box::pin(establish(socket, &mut peer, from_client_max));
+        match timeout_at(until, established).await {
+            Ok(established) => established?,
+            Err(_) => {
+                late(&peer, "the handshake of its transport is not done");
+                return None;
+            }
+        }
+    };
     let peer = Arc::new(peer);
-    let mut decoder = Decoder::server(shared.options.packet_bytes_max as usize);
+    let mut decoder = Decoder::server(from_client_max);
     let mut input = BytesMut::new();
-    let reading = read_connect(&mut stream, &mut decoder, &mut input);
-    let read = match timeout(shared.options.connect_timeout, reading).await {
+    let read = match timeout_at(until, read_connect(&mut stream, &mut decoder, &mut input)).await {
         Ok(read) => read,
         Err(_) => {
-            debug!(peer = %peer.address, "no CONNECT within connect_timeout; closed");
-            shared.counters.refuse(ReasonCode::KEEP_ALIVE_TIMEOUT);
-            shared.counters.reached(Limit::ConnectTimeout);
+            late(&peer, "no CONNECT came");
             return None;
         }
     };

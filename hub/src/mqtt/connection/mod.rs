@@ -134,7 +134,7 @@ enum Event {
 pub(super) async fn serve(shared: Arc<Shared>, stream: std::net::TcpStream, peer: Peer) {
     let address = peer.address;
     let stream = match TcpStream::from_std(stream) {
-        Ok(stream) => Transport::Tcp(stream),
+        Ok(stream) => stream,
         Err(error) => {
             debug!(peer = %address, %error, "a connection could not be used");
             return;
@@ -142,7 +142,7 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: std::net::TcpStream, peer
     };
     // Beginning and end are boxed: an idle connection should not keep their room.
     let Some(mut connection) = Box::pin(handshake::accept(shared, stream, peer)).await else { return };
-    let client = connection.session.client.clone();
+    let (client, address) = (connection.session.client.clone(), connection.peer.address);
     let ran = AssertUnwindSafe(connection.run()).catch_unwind().await;
     let close = ran.unwrap_or_else(|_| {
         error!(peer = %address, client = &*client, "a connection failed with a panic; only it is closed");
@@ -217,7 +217,8 @@ impl Connection {
             // Our own doing is no silence of the client's.
             self.last_heard = Instant::now();
         }
-        let interest = match (reading, self.output.is_empty()) {
+        let written = self.output.is_empty() && !self.stream.has_unsent();
+        let interest = match (reading, written) {
             (true, true) => Some(Interest::READABLE),
             (true, false) => Some(Interest::READABLE | Interest::WRITABLE),
             (false, false) => Some(Interest::WRITABLE),
@@ -405,7 +406,7 @@ impl Connection {
 
     /// Writes what the socket takes.
     fn flush(&mut self) -> Result<(), Close> {
-        if !self.output.is_empty() {
+        if !self.output.is_empty() || self.stream.has_unsent() {
             self.tally.bytes_out += self.output.write(&mut self.stream).map_err(Close::Lost)? as u64;
         }
         Ok(())

@@ -87,6 +87,7 @@ impl Output {
                 Err(error) => return Err(error),
             }
         }
+        stream.try_flush()?;
         if self.is_empty() && self.tail.capacity() > KEEP_BYTES_MAX {
             self.tail = BytesMut::new();
         }

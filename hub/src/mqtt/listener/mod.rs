@@ -4,13 +4,18 @@
 //! # Layout
 //! - this file: binding, accepting
 //! - `options`: the keys of an entry of `mqtt.listeners`
+//! - `tls`: its certificates, as files
+//! - `secured`: its certificates, as they are now
 //! - `refuse`: connections for which there is no room
 //! - `threads`: network threads
 
 mod options;
 mod refuse;
+mod secured;
 mod threads;
+mod tls;
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,23 +26,26 @@ use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio_rustls::rustls::ServerConfig;
 use tracing::warn;
 
-pub use self::options::ListenerOptions;
+pub use self::options::{ListenerError, ListenerOptions, Protocol};
+use self::secured::Secured;
+pub(super) use self::secured::watch;
 pub(super) use self::threads::Threads;
+use self::tls::TlsError;
+pub use self::tls::{ClientCertificate, TlsOptions, TlsVersion};
 use super::Options;
+use super::StartError;
 use super::connection;
 use super::limits::{Limit, ListenerRates};
 use super::peer::Peer;
 use super::shared::{Phase, Shared};
 
-/// Connections that may wait to be accepted.
-const BACKLOG: u32 = 4096;
 /// How long to wait when the system has no more file descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// One address, and what holds for its connections.
-#[derive(Debug)]
 pub(super) struct Listener {
     /// What was configured.
     pub(super) options: ListenerOptions,
@@ -48,25 +56,63 @@ pub(super) struct Listener {
     /// Its connections, and how many there may be.
     connections: AtomicUsize,
     connections_max: usize,
+    /// Its certificates, if it speaks TLS.
+    secured: Option<Secured>,
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener").field("options", &self.options).finish_non_exhaustive()
+    }
 }
 
 impl Listener {
-    /// Takes the address. Connections are accepted from [`accept`] on.
+    /// Takes the address, and reads the certificates. Connections are accepted from [`accept`] on.
     pub(super) fn bind(
         options: ListenerOptions,
         all: &Options,
-    ) -> io::Result<(std::net::TcpListener, Arc<Listener>)> {
-        let socket = bind(options.address)?;
-        let address = socket.local_addr()?;
+    ) -> Result<(std::net::TcpListener, Arc<Listener>), StartError> {
+        let secured = match &options.tls {
+            Some(tls) => Some(Secured::load(&options.name, tls).map_err(|error| {
+                let TlsError { key, what, .. } = error;
+                ListenerError { name: options.name.clone(), key, what }
+            })?),
+            None => None,
+        };
+        let bound = bind(options.address, options.backlog)
+            .and_then(|socket| socket.local_addr().map(|address| (socket, address)));
+        let (socket, address) = match bound {
+            Ok(bound) => bound,
+            Err(error) => {
+                return Err(StartError::Listen { name: options.name, address: options.address, error });
+            }
+        };
         let limits = options.limits.or(all);
         let rates = Arc::new(ListenerRates::new(&limits, all.rate_burst));
         let connections_max = limits.connections_max.unwrap_or(usize::MAX);
         let connections = AtomicUsize::new(0);
-        Ok((socket, Arc::new(Listener { options, address, rates, connections, connections_max })))
+        Ok((socket, Arc::new(Listener { options, address, rates, connections, connections_max, secured })))
+    }
+
+    /// What TLS is spoken with from now on; `None` if it is not.
+    pub(super) fn tls(&self) -> Option<Arc<ServerConfig>> {
+        self.secured.as_ref().map(Secured::current)
+    }
+
+    /// Whether MQTT begins with the first byte.
+    pub(super) fn is_plain(&self) -> bool {
+        self.secured.is_none() && self.options.protocol == Protocol::Tcp && !self.options.proxy_protocol
+    }
+
+    /// Reads certificates again, from the files that are named now. All else stays as it was at start.
+    pub(super) fn reload(&self, options: &ListenerOptions) {
+        if let (Some(secured), Some(tls)) = (&self.secured, &options.tls) {
+            secured.reload(tls.clone());
+        }
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+fn bind(address: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListener> {
     let socket =
         if address.is_ipv4() { tokio::net::TcpSocket::new_v4()? } else { tokio::net::TcpSocket::new_v6()? };
     // A restart in place must not wait for connections of the process before.
@@ -74,7 +120,7 @@ fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     // Those that are accepted inherit it.
     socket.set_nodelay(true)?;
     socket.bind(address)?;
-    socket.listen(BACKLOG)?.into_std()
+    socket.listen(backlog)?.into_std()
 }
 
 /// Accepts connections until the broker lets them go.

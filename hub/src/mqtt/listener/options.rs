@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde::Deserialize;
 
 use super::super::limits::ListenerLimits;
+use super::tls::TlsOptions;
 
 /// Longest name of a listener, in bytes: it is a label of metrics and stands in log lines.
 const NAME_BYTES_MAX: usize = 64;
@@ -20,30 +21,110 @@ pub struct ListenerOptions {
     /// What holds for its connections alone.
     #[serde(default)]
     pub limits: ListenerLimits,
+    /// What MQTT is spoken over. Default: TCP.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// Where a WebSocket is asked for. Default: `/mqtt`.
+    #[serde(default = "default_path")]
+    pub path: String,
+    /// Web pages that may open a WebSocket, by their origin: `https://console.example.com`. Empty, the default, lets pages
+    /// from anywhere.
+    #[serde(default)]
+    pub origins: Vec<String>,
+    /// TLS. Default: none.
+    #[serde(default)]
+    pub tls: Option<TlsOptions>,
+    /// Whether a load balancer says who the client is, with a PROXY protocol header of version 2: it is
+    /// then demanded. Default: no.
+    #[serde(default)]
+    pub proxy_protocol: bool,
+    /// Connections that may wait to be accepted. Default: 4,096.
+    #[serde(default = "default_backlog")]
+    pub backlog: u32,
+}
+
+/// What MQTT is spoken over.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP, or TLS over it.
+    #[default]
+    Tcp,
+    /// WebSocket over that.
+    Websocket,
+}
+
+/// What is wrong with a listener.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("listener `{name}`: {what}")]
+pub struct ListenerError {
+    /// Its name.
+    pub name: String,
+    /// The key it is about.
+    pub key: &'static str,
+    /// What is wrong, as in `the path has to begin with /`.
+    pub what: String,
+}
+
+fn default_path() -> String {
+    "/mqtt".to_owned()
+}
+
+fn default_backlog() -> u32 {
+    4096
 }
 
 impl ListenerOptions {
     /// A plain TCP listener with nothing of its own, named after its address.
     #[must_use]
     pub fn plain(address: SocketAddr) -> Self {
-        ListenerOptions { name: address.to_string(), address, limits: ListenerLimits::default() }
+        ListenerOptions {
+            name: address.to_string(),
+            address,
+            protocol: Protocol::Tcp,
+            path: default_path(),
+            origins: Vec::new(),
+            tls: None,
+            proxy_protocol: false,
+            backlog: default_backlog(),
+            limits: ListenerLimits::default(),
+        }
     }
 
-    /// Says what is wrong with one, given those before it.
-    pub(crate) fn check(&self, before: &[ListenerOptions]) -> Result<(), String> {
+    /// Whether whoever is let in has proved who they are.
+    pub(crate) fn authenticates(&self) -> bool {
+        self.tls.as_ref().is_some_and(TlsOptions::demands_certificate)
+    }
+
+    /// Says what is wrong with one, given those before it. Looks at no files.
+    pub(crate) fn check(&self, before: &[ListenerOptions]) -> Result<(), ListenerError> {
+        let refuse = |key, what: String| Err(ListenerError { name: self.name.clone(), key, what });
         let name = &self.name;
         if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
-            return Err(format!("has a name that is none: 1 to {NAME_BYTES_MAX} bytes, as in `devices`"));
+            let what = format!("a name has 1 to {NAME_BYTES_MAX} bytes, as in `devices`");
+            return refuse("name", what);
         }
         if before.iter().any(|other| other.name == *name) {
-            return Err(format!("has two with the name `{name}`"));
+            return refuse("name", "another listener has this name".to_owned());
         }
-        if self.address.port() != 0
-            && let Some(other) = before.iter().find(|other| other.address == self.address)
-        {
-            return Err(format!("has `{}` and `{name}` at the same address {}", other.name, self.address));
+        let same = |other: &&ListenerOptions| other.address == self.address && self.address.port() != 0;
+        if let Some(other) = before.iter().find(same) {
+            return refuse("address", format!("`{}` listens on {} already", other.name, self.address));
         }
-        Ok(())
+        if self.protocol == Protocol::Tcp && (self.path != default_path() || !self.origins.is_empty()) {
+            let key = if self.origins.is_empty() { "path" } else { "origins" };
+            return refuse(key, format!("`{key}` goes with `protocol: websocket`"));
+        }
+        if !self.path.starts_with('/') || self.path.contains(['?', '#', ' ']) {
+            return refuse("path", format!("the path `{}` is none: write it as `/mqtt`", self.path));
+        }
+        if self.backlog == 0 {
+            return refuse("backlog", "a backlog of 0 lets nothing through".to_owned());
+        }
+        match &self.tls {
+            Some(tls) => tls.check().or_else(|what| refuse("tls", what)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -51,19 +132,36 @@ impl ListenerOptions {
 mod tests {
     use super::*;
 
+    fn named(name: &str, port: u16) -> ListenerOptions {
+        let plain = ListenerOptions::plain(SocketAddr::from(([127, 0, 0, 1], port)));
+        ListenerOptions { name: name.to_owned(), ..plain }
+    }
+
+    fn refused(listener: &ListenerOptions) -> String {
+        let before = [named("a", 0), named("b", 1883)];
+        listener.check(&before).err().map(|error| format!("{}: {error}", error.key)).unwrap_or_default()
+    }
+
     #[test]
     fn names_and_addresses_are_taken_once() {
-        let named = |name: &str, port| ListenerOptions {
-            name: name.to_owned(),
-            address: SocketAddr::from(([127, 0, 0, 1], port)),
-            limits: ListenerLimits::default(),
-        };
-        let before = [named("a", 0), named("b", 1883)];
-        assert_eq!(named("c", 0).check(&before), Ok(()));
-        assert_eq!(named("c", 1884).check(&before), Ok(()));
-        assert!(named("a", 1).check(&before).unwrap_err().contains("two with the name `a`"));
-        assert!(named("c", 1883).check(&before).unwrap_err().contains("`b` and `c`"));
-        assert!(named("", 1).check(&before).is_err());
-        assert!(named("a\nb", 1).check(&before).is_err());
+        assert_eq!(refused(&named("c", 0)), "");
+        assert_eq!(refused(&named("c", 1884)), "");
+        assert_eq!(refused(&named("a", 1)), "name: listener `a`: another listener has this name");
+        assert_eq!(
+            refused(&named("c", 1883)),
+            "address: listener `c`: `b` listens on 127.0.0.1:1883 already"
+        );
+        assert!(refused(&named("", 1)).starts_with("name: "));
+        assert!(refused(&named("a\nb", 1)).starts_with("name: "));
+    }
+
+    #[test]
+    fn what_goes_with_a_websocket_is_for_one() {
+        let path =
+            |path: &str, protocol| ListenerOptions { path: path.to_owned(), protocol, ..named("c", 1) };
+        assert_eq!(refused(&path("/", Protocol::Websocket)), "");
+        assert!(refused(&path("/", Protocol::Tcp)).contains("goes with `protocol: websocket`"));
+        assert!(refused(&path("mqtt", Protocol::Websocket)).contains("write it as `/mqtt`"));
+        assert!(refused(&path("/a?b", Protocol::Websocket)).contains("write it as `/mqtt`"));
     }
 }

@@ -1,6 +1,25 @@
-//! [`Transport`]: what a connection's bytes go through.
+//! [`Transport`]: what a connection's bytes go through: a socket, with or without TLS and WebSocket on it.
 //!
-//! Nothing here waits but [`Transport::ready`]: reading and writing do what can be done now.
+//! Nothing waits here but [`Transport::ready`] and [`establish()`]: reading and writing do what can be done now. The layers are
+//! objects in memory that read from and write to a socket that never blocks, so that a connection has one loop, whatever it
+//! speaks over, and a plain one costs nothing for those that are not.
+//!
+//! # Layout
+//! - `establish`: the layers of a listener, one after the other, on an accepted socket
+//! - `proxy`: the header of the PROXY protocol, version 2
+//! - `tls`: TLS
+//! - `upgrade`: from an HTTP request to a WebSocket
+//! - `websocket`: bytes in frames
+//! - `layered`: TLS, WebSocket, or the one over the other
+//! - `socket`: a socket as the layers want it
+
+mod establish;
+mod layered;
+mod proxy;
+mod socket;
+mod tls;
+mod upgrade;
+mod websocket;
 
 use std::io::{self, IoSlice};
 
@@ -8,28 +27,71 @@ use bytes::BytesMut;
 use tokio::io::{Interest, Ready};
 use tokio::net::TcpStream;
 
+pub(super) use self::establish::establish;
+use self::layered::Layered;
+
 /// See the module's text.
 pub(super) enum Transport {
     /// The socket, and nothing on it.
     Tcp(TcpStream),
+    /// Something on it. Boxed, so that plain connections stay small.
+    Layered(Box<Layered>),
 }
 
 impl Transport {
     /// Waits until something of `interest` can perhaps be done.
-    pub(super) async fn ready(&self, interest: Interest) -> io::Result<Ready> {
-        let Transport::Tcp(socket) = self;
+    pub(super) async fn ready(&mut self, interest: Interest) -> io::Result<Ready> {
+        let socket = match self {
+            Transport::Tcp(socket) => socket,
+            Transport::Layered(layered) => {
+                if interest.is_readable() && !layered.is_drained() {
+                    // What has come is in memory. Others get their turn all the same, as they do when a socket is asked.
+                    tokio::task::coop::consume_budget().await;
+                    return Ok(Ready::READABLE);
+                }
+                layered.socket()
+            }
+        };
         socket.ready(interest).await
     }
 
     /// Appends what has come to `input`; 0 bytes when nothing will come any more.
     pub(super) fn try_read_buf(&mut self, input: &mut BytesMut) -> io::Result<usize> {
-        let Transport::Tcp(socket) = self;
-        socket.try_read_buf(input)
+        match self {
+            Transport::Tcp(socket) => socket.try_read_buf(input),
+            Transport::Layered(layered) => layered.read_into(input),
+        }
     }
 
-    /// Writes what can be written now; how many bytes of `slices` are taken over.
+    /// Writes what can be written now; how many bytes of `slices` are taken over. What is taken over may have
+    /// to be flushed.
     pub(super) fn try_write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let Transport::Tcp(socket) = self;
-        socket.try_write_vectored(slices)
+        match self {
+            Transport::Tcp(socket) => socket.try_write_vectored(slices),
+            Transport::Layered(layered) => layered.write_vectored(slices),
+        }
+    }
+
+    /// Whether bytes that were taken over still wait for the socket; at most [`layered::UNSENT_BYTES_MAX`].
+    pub(super) fn has_unsent(&self) -> bool {
+        match self {
+            Transport::Tcp(_) => false,
+            Transport::Layered(layered) => layered.has_unsent(),
+        }
+    }
+
+    /// Writes as much of them as can be written now.
+    pub(super) fn try_flush(&mut self) -> io::Result<()> {
+        match self {
+            Transport::Tcp(_) => Ok(()),
+            Transport::Layered(layered) => layered.flush(),
+        }
+    }
+
+    /// Says goodbye in each layer's own way. Nothing can be written after it; the goodbyes may have to be flushed.
+    pub(super) fn close(&mut self) {
+        if let Transport::Layered(layered) = self {
+            layered.close();
+        }
     }
 }

@@ -68,7 +68,9 @@ pub struct Tidemill {
     // Before the folder, so that its log can still be printed when it is dropped.
     process: Option<Process>,
     dir: TempDir,
-    mqtt: SocketAddr,
+    /// Where it is to listen; nowhere if its configuration says so.
+    told: Option<SocketAddr>,
+    mqtt: Vec<SocketAddr>,
     http: SocketAddr,
     arguments: Vec<String>,
     starts: u32,
@@ -103,15 +105,48 @@ impl Tidemill {
     /// When it does not become ready; the end of its log is printed.
     pub async fn start_in(dir: TempDir, arguments: Vec<String>) -> Tidemill {
         let (mqtt, http) = (ports::free_address(), ports::free_address());
-        let mut hub = Tidemill { dir, mqtt, http, arguments, process: None, starts: 0 };
+        let (told, mqtt) = (Some(mqtt), vec![mqtt]);
+        let mut hub = Tidemill { dir, told, mqtt, http, arguments, process: None, starts: 0 };
         hub.start_again().await;
         hub
     }
 
-    /// Where it listens for MQTT.
+    /// Starts a hub whose configuration says where to listen for MQTT: it becomes `tidemill.yaml` in a folder that was
+    /// prepared.
+    ///
+    /// # Panics
+    /// When it does not become ready; the end of its log is printed.
+    pub async fn start_configured(dir: TempDir, configuration: &str) -> Tidemill {
+        fs::write(dir.path().join("tidemill.yaml"), configuration).expect("a writable folder");
+        let arguments = ["--config", "tidemill.yaml"].map(str::to_owned).to_vec();
+        let http = ports::free_address();
+        let mut hub =
+            Tidemill { dir, told: None, mqtt: Vec::new(), http, arguments, process: None, starts: 0 };
+        hub.start_again().await;
+        hub
+    }
+
+    /// Where it listens for MQTT; the first address if there are several.
+    ///
+    /// # Panics
+    /// When it was never ready.
     #[must_use]
     pub fn mqtt(&self) -> SocketAddr {
-        self.mqtt
+        *self.mqtt.first().expect("an address")
+    }
+
+    /// Everywhere it listens for MQTT, in the order of its configuration.
+    #[must_use]
+    pub fn mqtt_addresses(&self) -> &[SocketAddr] {
+        &self.mqtt
+    }
+
+    /// SIGHUP.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn hang_up(&mut self) {
+        self.process.as_mut().expect("a running hub").signal(Signal::HUP);
     }
 
     /// Where it listens for HTTP.
@@ -160,7 +195,10 @@ impl Tidemill {
     pub fn spawn(&mut self) {
         self.starts += 1;
         let mut command = command(self.dir.path(), &["serve", "--data-dir", "data"]);
-        command.args(["--mqtt", &self.mqtt.to_string(), "--http", &self.http.to_string()]);
+        if let Some(told) = self.told {
+            command.args(["--mqtt", &told.to_string()]);
+        }
+        command.args(["--http", &self.http.to_string()]);
         command.args(&self.arguments);
         let name = format!("tidemill-{}", self.starts);
         self.process = Some(Process::start(&name, command, self.dir.path(), Signal::KILL));
@@ -172,9 +210,13 @@ impl Tidemill {
     /// When it does not; the end of its log is printed.
     pub async fn ready(&mut self) {
         let process = self.process.as_mut().expect("a running hub");
-        let addresses =
+        let (mqtt, http) =
             process.wait_for("`tidemill: ready`", START_LIMIT, |stdout, _| ready_line(stdout)).await;
-        assert_eq!(addresses, (self.mqtt, self.http), "the addresses it says and those it was told");
+        assert_eq!(http, self.http, "the address it says and the one it was told");
+        if let Some(told) = self.told {
+            assert_eq!(mqtt, [told], "the addresses it says and those it was told");
+        }
+        self.mqtt = mqtt;
     }
 
     /// Its memory.
@@ -205,11 +247,12 @@ impl Tidemill {
     }
 }
 
-/// The addresses in the line `tidemill: ready mqtt=ADDRESS http=ADDRESS`, once it is there whole.
+/// The addresses in the line `tidemill: ready mqtt=ADDRESS[,ADDRESS] http=ADDRESS`, once it is there whole.
 #[must_use]
-pub fn ready_line(stdout: &str) -> Option<(SocketAddr, SocketAddr)> {
+pub fn ready_line(stdout: &str) -> Option<(Vec<SocketAddr>, SocketAddr)> {
     let (whole, _) = stdout.rsplit_once('\n')?;
     let said = whole.lines().find_map(|line| line.strip_prefix("tidemill: ready "))?;
     let (mqtt, http) = said.split_once(' ')?;
-    Some((mqtt.strip_prefix("mqtt=")?.parse().ok()?, http.strip_prefix("http=")?.parse().ok()?))
+    let mqtt = mqtt.strip_prefix("mqtt=")?.split(',').map(|address| address.parse().ok());
+    Some((mqtt.collect::<Option<_>>()?, http.strip_prefix("http=")?.parse().ok()?))
 }

@@ -86,6 +86,7 @@ async fn a_listener_has_limits_of_its_own() {
     let serve = command(dir.path(), &["serve", "--config", "tidemill.yaml", "--http", "127.0.0.1:0"]);
     let mut process = Process::start("tidemill", serve, dir.path(), Signal::KILL);
     let (mqtt, http) = process.wait_for("the ready line", LIMIT, |stdout, _| ready_line(stdout)).await;
+    let [mqtt] = mqtt[..] else { panic!("one address, not {mqtt:?}") };
     let one = Client::connect(mqtt, &Connect::clean("one")).await;
     assert_eq!(refused(mqtt, &Connect::clean("two")).await, "151");
     let metrics = reqwest::get(format!("http://{http}/metrics")).await.unwrap().text().await.unwrap();

@@ -1,0 +1,47 @@
+//! `mqtt.listeners`: each entry by itself and beside the others, and the files that it names.
+
+use tidemill_rules::Diagnostic;
+use tidemill_rules::yaml::Node;
+
+use super::listen::{self, Place};
+use crate::mqtt;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// What cannot be.
+    pub(super) problems: Vec<Diagnostic>,
+    /// What can be, and will hardly be meant.
+    pub(super) warnings: Vec<Diagnostic>,
+}
+
+/// Looks at the entries of `mqtt:`, the file's map.
+pub(super) fn check(mqtt: &Node, options: &mqtt::Options) -> Found {
+    let mut found = Found::default();
+    let all = options.all_listeners();
+    let nodes = mqtt.get("listeners").and_then(Node::as_seq).unwrap_or_default();
+    for (at, (listener, node)) in options.listeners.iter().zip(nodes).enumerate() {
+        let key = |key| node.get(key).unwrap_or(node);
+        let before = all.get(..options.listen.len() + at).unwrap_or_default();
+        if let Err(error) = listener.check(before) {
+            found.problems.push(key(error.key).diagnostic(error.to_string()));
+        }
+        let allowed = options.allow_anonymous || listener.authenticates();
+        found.problems.extend(listen::check(
+            "mqtt",
+            &[listener.address],
+            allowed,
+            &Place::File(key("address")),
+        ));
+        let Some(tls) = &listener.tls else { continue };
+        let (list, error) = match tls.load() {
+            Ok(loaded) => (&mut found.warnings, loaded.doubt),
+            Err(error) => (&mut found.problems, Some(error)),
+        };
+        list.extend(error.map(|error| {
+            let node = key("tls").get(error.key).unwrap_or(key("tls"));
+            node.diagnostic(format!("listener `{}`: {}", listener.name, error.what)).with_hint_if(error.hint)
+        }));
+    }
+    found
+}
