@@ -2,18 +2,21 @@
 //! [`View`], a stored record as rules see it.
 //!
 //! ```text
-//! u8     version of this layout: 1
-//! u8     flags: bit 0 a user name follows, bit 1 a message expiry interval follows
+//! u8     version of this layout: 2
+//! u8     flags: bit 0 a user name follows, bit 1 a message expiry interval follows,
+//!        bit 2 a packet identifier follows
 //! u16    bytes of the client identifier, then the client identifier (UTF-8)
 //! [u16   bytes of the user name, then the user name (UTF-8)]
 //! [u32   message expiry interval in seconds]
+//! [u16   packet identifier]
 //! ...    the MQTT 5 properties that are passed on unaltered, as they stand on the wire, to the end
 //! ```
 //!
 //! Integers are big-endian, as in MQTT. What the hub itself looks at on every delivery comes first and at
 //! a place found without parsing the rest; what is only passed on comes last and as it is written to
 //! a subscriber, so that passing it on is one copy. Topic alias and subscription identifiers belong to
-//! a connection and are never stored.
+//! a connection and are never stored. The packet identifier of a QoS 2 message belongs to a session: it is what tells, after a
+//! crash, that the message was stored when its publisher sends it again ([`crate::mqtt`], recovery). Version 1 had none.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
@@ -21,12 +24,13 @@ use smallvec::SmallVec;
 use tidemill_rules::Message;
 use tidemill_store::{NewRecord, Record, Retain};
 
-use crate::mqtt::codec::{EncodeError, Forwarded, PublishProperties, Qos, WillProperties};
+use crate::mqtt::codec::{EncodeError, Forwarded, PacketId, PublishProperties, Qos, WillProperties};
 
-/// The version this program writes, and the only one it reads.
-const VERSION: u8 = 1;
+/// The version this program writes. It reads those before it too.
+const VERSION: u8 = 2;
 const HAS_USER: u8 = 1 << 0;
 const HAS_EXPIRY: u8 = 1 << 1;
+const HAS_PACKET_ID: u8 = 1 << 2;
 /// Bits of [`NewRecord::attributes`] that hold the QoS.
 const QOS_MASK: u8 = 0b11;
 
@@ -34,7 +38,7 @@ const QOS_MASK: u8 = 0b11;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PropertiesError {
     /// A version of the layout that this program does not know.
-    #[error("record properties have layout version {0}, and this program reads version 1")]
+    #[error("record properties have layout version {0}, and this program reads versions 1 and 2")]
     Version(u8),
     /// The bytes end too early or are not what they should be.
     #[error("record properties are damaged: {0}")]
@@ -50,6 +54,8 @@ pub struct Properties {
     pub user: Option<ByteString>,
     /// Seconds the message is good for, counted from when it was stored.
     pub message_expiry_s: Option<u32>,
+    /// Under which identifier a QoS 2 message came, if its publisher's session outlives the connection.
+    pub packet_id: Option<PacketId>,
     /// MQTT 5 properties that are passed on, as they stand on the wire.
     pub forwarded: Bytes,
 }
@@ -95,17 +101,18 @@ impl Properties {
     ) -> Result<Properties, EncodeError> {
         let mut wire = BytesMut::new();
         forwarded.put_wire(&mut wire)?;
-        Ok(Properties { client, user, message_expiry_s, forwarded: wire.freeze() })
+        Ok(Properties { client, user, message_expiry_s, packet_id: None, forwarded: wire.freeze() })
     }
 
     /// Writes the layout. Fails only if a name is longer than MQTT can say.
     pub fn encode(&self) -> Result<Bytes, EncodeError> {
         let user_bytes = self.user.as_ref().map_or(0, |user| 2 + user.len());
-        let mut out = BytesMut::with_capacity(8 + self.client.len() + user_bytes + self.forwarded.len());
+        let mut out = BytesMut::with_capacity(10 + self.client.len() + user_bytes + self.forwarded.len());
         out.put_u8(VERSION);
         let mut flags = 0;
         flags |= if self.user.is_some() { HAS_USER } else { 0 };
         flags |= if self.message_expiry_s.is_some() { HAS_EXPIRY } else { 0 };
+        flags |= if self.packet_id.is_some() { HAS_PACKET_ID } else { 0 };
         out.put_u8(flags);
         for name in [Some(&self.client), self.user.as_ref()].into_iter().flatten() {
             let length = u16::try_from(name.len()).map_err(|_| EncodeError::FieldTooLong(name.len()))?;
@@ -114,6 +121,9 @@ impl Properties {
         }
         if let Some(seconds) = self.message_expiry_s {
             out.put_u32(seconds);
+        }
+        if let Some(id) = self.packet_id {
+            out.put_u16(id.get());
         }
         out.put_slice(&self.forwarded);
         Ok(out.freeze())
@@ -128,6 +138,7 @@ impl Properties {
             client: share(head.client).map_err(not_text)?,
             user: head.user.map(share).transpose().map_err(not_text)?,
             message_expiry_s: head.message_expiry_s,
+            packet_id: head.packet_id,
             forwarded: bytes.slice_ref(head.forwarded),
         })
     }
@@ -142,6 +153,8 @@ pub struct Head<'a> {
     pub user: Option<&'a str>,
     /// See [`Properties::message_expiry_s`].
     pub message_expiry_s: Option<u32>,
+    /// See [`Properties::packet_id`].
+    pub packet_id: Option<PacketId>,
     /// See [`Properties::forwarded`].
     pub forwarded: &'a [u8],
 }
@@ -151,17 +164,20 @@ impl<'a> Head<'a> {
     pub fn decode(bytes: &'a [u8]) -> Result<Head<'a>, PropertiesError> {
         let mut cut = Cut(bytes);
         let version = cut.u8()?;
-        if version != VERSION {
-            return Err(PropertiesError::Version(version));
-        }
+        let known = match version {
+            1 => HAS_USER | HAS_EXPIRY,
+            VERSION => HAS_USER | HAS_EXPIRY | HAS_PACKET_ID,
+            _ => return Err(PropertiesError::Version(version)),
+        };
         let flags = cut.u8()?;
-        if flags & !(HAS_USER | HAS_EXPIRY) != 0 {
+        if flags & !known != 0 {
             return Err(PropertiesError::Damaged("unknown flags"));
         }
         let client = cut.text()?;
         let user = if flags & HAS_USER != 0 { Some(cut.text()?) } else { None };
         let message_expiry_s = if flags & HAS_EXPIRY != 0 { Some(cut.u32()?) } else { None };
-        Ok(Head { client, user, message_expiry_s, forwarded: cut.0 })
+        let packet_id = if flags & HAS_PACKET_ID != 0 { Some(cut.packet_id()?) } else { None };
+        Ok(Head { client, user, message_expiry_s, packet_id, forwarded: cut.0 })
     }
 }
 
@@ -186,6 +202,11 @@ impl<'a> Cut<'a> {
 
     fn u32(&mut self) -> Result<u32, PropertiesError> {
         Ok(u32::from_be_bytes(self.array()?))
+    }
+
+    fn packet_id(&mut self) -> Result<PacketId, PropertiesError> {
+        PacketId::new(u16::from_be_bytes(self.array()?))
+            .ok_or(PropertiesError::Damaged("a packet identifier is 0"))
     }
 
     fn text(&mut self) -> Result<&'a str, PropertiesError> {
@@ -337,9 +358,11 @@ mod tests {
             client in text(),
             user in option::of(text()),
             publish in publish_properties(),
+            packet_id in option::of(any::<PacketId>()),
             retain in any::<bool>(),
         ) {
             let properties = Properties::of_publish(client.clone(), user.clone(), publish.clone()).unwrap();
+            let properties = Properties { packet_id, ..properties };
             let bytes = properties.encode().unwrap();
             prop_assert_eq!(Properties::decode(&bytes), Ok(properties.clone()));
             let forwarded = Forwarded::from_wire(properties.forwarded).unwrap();
@@ -383,14 +406,19 @@ mod tests {
             client: "c1".into(),
             user: Some("u".into()),
             message_expiry_s: Some(60),
+            packet_id: PacketId::new(9),
             forwarded: Bytes::from_static(b"\x01\x01"),
         };
         let bytes = properties.encode().unwrap();
-        assert_eq!(&bytes[..], b"\x01\x03\0\x02c1\0\x01u\0\0\0\x3c\x01\x01");
-        let newer = Bytes::from_static(b"\x02\x00\0\0");
-        assert_eq!(Properties::decode(&newer), Err(PropertiesError::Version(2)));
-        let flags = Bytes::from_static(b"\x01\x80\0\0");
-        assert_eq!(Properties::decode(&flags), Err(PropertiesError::Damaged("unknown flags")));
+        assert_eq!(&bytes[..], b"\x02\x07\0\x02c1\0\x01u\0\0\0\x3c\0\x09\x01\x01");
+        let version_1 = Bytes::from_static(b"\x01\x03\0\x02c1\0\x01u\0\0\0\x3c\x01\x01");
+        assert_eq!(Properties::decode(&version_1), Ok(Properties { packet_id: None, ..properties }));
+        let newer = Bytes::from_static(b"\x03\x00\0\0");
+        assert_eq!(Properties::decode(&newer), Err(PropertiesError::Version(3)));
+        for unknown in [&b"\x01\x04\0\0\0\x09"[..], b"\x02\x80\0\0"] {
+            let decoded = Properties::decode(&Bytes::from_static(unknown));
+            assert_eq!(decoded, Err(PropertiesError::Damaged("unknown flags")));
+        }
     }
 
     #[test]

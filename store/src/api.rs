@@ -203,8 +203,8 @@ pub struct ReadBatch {
 pub struct ScanRequest {
     /// Where to start, one for each shard; a shard that is not named begins at its first record.
     pub from: Vec<Position>,
-    /// Records whose topic matches this filter.
-    pub filter: String,
+    /// Records whose topic matches this filter; `None` is every record.
+    pub filter: Option<String>,
     /// Stop after this many of them.
     pub records_max: usize,
     /// Look at no more than about this many bytes of the log.
@@ -287,6 +287,8 @@ pub struct DeadLetter {
 pub enum Collection {
     /// Persistent sessions by client identifier.
     Sessions = 1,
+    /// What a broker keeps beside its sessions.
+    Broker = 2,
 }
 
 /// A page of documents: key and value.
@@ -297,6 +299,8 @@ pub type Documents = Vec<(String, Bytes)>;
 pub struct Appended {
     /// Positions of the records of the batch.
     pub positions: Vec<Position>,
+    /// [`Record::sequence`] of the first of them; the others follow one by one.
+    pub sequence: u64,
 }
 
 /// Numbers the store counts, since it was opened.

@@ -166,7 +166,7 @@ fn walk(
         Source::Log => {
             let mut from: Vec<Position> = shared.log.position_at(since_ms)?;
             loop {
-                let filter = if row.routes.len() == 1 { row.name.clone() } else { "#".to_owned() };
+                let filter = (row.routes.len() == 1).then(|| row.name.clone());
                 let request = ScanRequest { from, filter, records_max: STEP_RECORDS, bytes_max: STEP_BYTES };
                 let batch = shared.log.scan(&request)?;
                 for record in &batch.records {

@@ -72,7 +72,7 @@
 //!
 //! # Layout
 //! - `api`: requests and answers; `record`, `position`, `error`, `watch`: the other words of the interface
-//! - `store`: the handle; `queues`: its queues, made and deleted; `open`: recovery and start of the threads; `shared`: what the threads have in common
+//! - `store`: the handle; `queues`: its queues, made and deleted; `documents`: of the caller, written with a common sync; `open`: recovery and start of the threads; `shared`: what the threads have in common
 //! - `log/`: segments, the thread that appends and those that sync, recovery; `backfill`: history for a new queue
 //! - `queue/`: topic filters, index entries, RocksDB, checkpoints
 //! - `meta/`: catalogue, cursors, documents, retained pointers, dead letters; `catalogue`: its view in memory
@@ -86,6 +86,7 @@ mod backfill;
 mod catalogue;
 mod database;
 mod directory;
+mod documents;
 mod error;
 mod fault;
 #[cfg(all(target_os = "linux", any(test, feature = "fuzzing")))]

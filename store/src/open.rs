@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::catalogue::{Catalogue, Change, LiveNames};
 use crate::directory::Directory;
+use crate::documents::Waiting;
 use crate::log::Log;
 use crate::log::ballast::Ballast;
 use crate::log::cut::Cut;
@@ -103,6 +104,7 @@ pub(crate) fn open(options: Options) -> Result<Handle> {
         flushed_cut: FlushedCut::new(checkpoint),
         meta,
         cursors: Cursors::default(),
+        documents: Waiting::default(),
         indexer: IndexerSignal::default(),
         index_room: Condvar::new(),
         index_waiting: Mutex::new(()),

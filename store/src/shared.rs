@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 
 use crate::catalogue::LiveNames;
 use crate::directory::Directory;
+use crate::documents::Waiting;
 use crate::log::Log;
 use crate::log::cut::Cut;
 use crate::log::format;
@@ -46,6 +47,7 @@ pub(crate) struct Shared {
     pub(crate) flushed_cut: FlushedCut,
     pub(crate) meta: Meta,
     pub(crate) cursors: Cursors,
+    pub(crate) documents: Waiting,
     pub(crate) indexer: IndexerSignal,
     /// Signalled after each flush of the index.
     pub(crate) index_room: Condvar,

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{SemaphorePermit, oneshot};
 use uuid::Uuid;
@@ -272,13 +271,14 @@ impl Store {
         }
     }
 
-    /// Records of the log itself whose topic matches a filter, by their sequence, as far as each shard is durable. Needs no queue.
+    /// Records of the log itself, all or those whose topic matches a filter, by their sequence, as far as each shard is durable. Needs no queue.
     ///
     /// # Errors
     /// The filter is none, no record begins at one of `from`, or a record is corrupt.
     pub async fn scan(&self, request: ScanRequest) -> Result<ScanBatch> {
-        filter::check(&request.filter)
-            .map_err(|what| StoreError::BadFilter { filter: request.filter.clone(), what })?;
+        if let Some(filter) = &request.filter {
+            filter::check(filter).map_err(|what| StoreError::BadFilter { filter: filter.clone(), what })?;
+        }
         self.run(move |shared| shared.log.scan(&request)).await
     }
 
@@ -528,46 +528,5 @@ impl Store {
     pub async fn dead_letter_count(&self, owner: &str) -> Result<u64> {
         let owner = owner.to_owned();
         self.run(move |shared| shared.meta.dead_letter_count(&owner)).await
-    }
-
-    /// Writes a document, as durable as the store promises when this returns.
-    ///
-    /// # Errors
-    /// The database cannot be written.
-    pub async fn put_document(&self, collection: Collection, key: &str, value: Bytes) -> Result<()> {
-        let key = key.to_owned();
-        self.run(move |shared| shared.meta.put_document(collection, &key, &value)).await
-    }
-
-    /// Reads a document.
-    ///
-    /// # Errors
-    /// The database cannot be read.
-    pub async fn document(&self, collection: Collection, key: &str) -> Result<Option<Bytes>> {
-        let key = key.to_owned();
-        self.run(move |shared| shared.meta.document(collection, &key)).await
-    }
-
-    /// Deletes a document.
-    ///
-    /// # Errors
-    /// The database cannot be written.
-    pub async fn delete_document(&self, collection: Collection, key: &str) -> Result<()> {
-        let key = key.to_owned();
-        self.run(move |shared| shared.meta.delete_document(collection, &key)).await
-    }
-
-    /// Documents in key order after `after`.
-    ///
-    /// # Errors
-    /// The database cannot be read.
-    pub async fn documents(
-        &self,
-        collection: Collection,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Documents> {
-        let after = after.map(str::to_owned);
-        self.run(move |shared| shared.meta.documents(collection, after.as_deref(), limit)).await
     }
 }

@@ -20,7 +20,8 @@ fn directory(version: &str, name: &str) -> tempfile::TempDir {
 }
 
 async fn records(store: &Store) -> Vec<Record> {
-    let all = ScanRequest { from: Vec::new(), filter: "#".into(), records_max: 100, bytes_max: 1 << 20 };
+    let all =
+        ScanRequest { from: Vec::new(), filter: Some("#".into()), records_max: 100, bytes_max: 1 << 20 };
     store.scan(all).await.unwrap().records
 }
 

@@ -139,7 +139,8 @@ async fn the_oldest_go_by_bytes_and_readers_pass_them(shards: u16) {
 
         assert!(matches!(store.record_at(first).await, Err(StoreError::Gone(at)) if at == first));
         assert_eq!(store.fetch(vec![pointer, records[0].1.pointer()]).await.unwrap()[0], None);
-        let scan = |from| ScanRequest { from, filter: "#".into(), records_max: 9999, bytes_max: 1 << 30 };
+        let scan =
+            |from| ScanRequest { from, filter: Some("#".into()), records_max: 9999, bytes_max: 1 << 30 };
         let scanned = store.scan(scan(vec![first])).await.unwrap();
         assert_eq!(scanned.records.len(), records.len(), "from the first there is");
         assert!(scanned.at_end);

@@ -31,7 +31,8 @@ fn numbered(topic: &str, number: u32) -> NewRecord {
 }
 
 async fn scan_all(store: &Store) -> Vec<Record> {
-    let all = ScanRequest { from: Vec::new(), filter: "#".into(), records_max: 9999, bytes_max: 1 << 30 };
+    let all =
+        ScanRequest { from: Vec::new(), filter: Some("#".into()), records_max: 9999, bytes_max: 1 << 30 };
     store.scan(all).await.unwrap().records
 }
 

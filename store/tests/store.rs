@@ -342,7 +342,10 @@ async fn documents_and_dead_letters_stay(shards: u16) {
             store.put_document(sessions, key, Bytes::from(key.to_uppercase())).await.unwrap();
         }
         store.delete_document(sessions, "b").await.unwrap();
-        let positions = store.append(vec![numbered("t", 0), numbered("t", 1)]).await.unwrap().positions;
+        let next = store.next_sequence();
+        let appended = store.append(vec![numbered("t", 0), numbered("t", 1)]).await.unwrap();
+        assert_eq!((appended.sequence, store.next_sequence()), (next, next + 2));
+        let positions = appended.positions;
         let letter = |n: u64| DeadLetter {
             pointer: tidemill_store::Pointer { position: positions[n as usize % 2], size: 50 },
             offset: n,
@@ -401,7 +404,7 @@ async fn the_log_can_be_read_without_a_queue(shards: u16) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(Options { segment_bytes: 2000, ..options(dir.path(), shards) }).unwrap();
     let scan = |from: &[Position], filter: &str, records_max, bytes_max| {
-        store.scan(ScanRequest { from: from.to_vec(), filter: filter.into(), records_max, bytes_max })
+        store.scan(ScanRequest { from: from.to_vec(), filter: Some(filter.into()), records_max, bytes_max })
     };
     assert!(scan(&[], "#", 10, 1000).await.unwrap().at_end, "an empty log");
     let mut positions = Vec::new();

@@ -298,7 +298,7 @@ async fn end_offline(shared: &Shared, client: ByteString) -> Result<bool, String
         if let Some(will) = session.will.take() {
             sessions::publish_will(shared, &client, will).await;
         }
-        sessions::end(shared, &session, true).await;
+        sessions::end(shared, &session).await;
     }
     shared.registry.remove(&client);
     Ok(true)

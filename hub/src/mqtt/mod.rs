@@ -17,9 +17,11 @@
 //! - `registry`: which client has a session, and who has the session
 //! - `sessions`: sessions in the store: opened, written, ended; wills and expiry when they are due
 //! - `share`: shared subscriptions
+//! - `accounts`: which QoS 2 messages in the log no session's document knows of
 //! - `recovery`: sessions take their queues again before a listener opens
 //! - `shared`, `stats`: what connections have in common; what is counted
 
+mod accounts;
 mod clients;
 pub mod codec;
 mod connection;
@@ -120,6 +122,7 @@ impl Broker {
         if let Some(runtime) = threads.next() {
             runtime.spawn(sessions::watch_due(Arc::clone(shared)));
             runtime.spawn(listener::watch(broker.listeners.clone()));
+            runtime.spawn(accounts::watch(Arc::clone(shared)));
         }
         for (socket, listener) in sockets.into_iter().zip(broker.listeners.iter().cloned()) {
             if let Some(runtime) = threads.next() {
@@ -170,6 +173,9 @@ impl Broker {
         let left = self.shared.counters.connections();
         if left > 0 {
             warn!(connections = left, "connections did not end in time; they are cut");
+        }
+        if let Err(error) = self.shared.accounts.keep(&self.shared.store, None).await {
+            warn!(%error, "how far sessions are written could not be; the next start looks at more of the log");
         }
         self.threads.stop().await;
     }

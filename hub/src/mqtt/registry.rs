@@ -35,6 +35,7 @@ pub(super) struct Mail {
     rung: AtomicBool,
     letters: Mutex<Letters>,
     share: AtomicBool,
+    document: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -107,6 +108,17 @@ impl Mail {
     pub(super) fn nudge_share(&self) {
         self.share.store(true, Ordering::Release);
         self.ring();
+    }
+
+    /// Asks the connection to write its session down.
+    pub(super) fn ask_to_write(&self) {
+        self.document.store(true, Ordering::Release);
+        self.ring();
+    }
+
+    /// Whether the session should be written down.
+    pub(super) fn asked_to_write(&self) -> bool {
+        self.document.swap(false, Ordering::AcqRel)
     }
 
     /// Whether somebody wants the session.

@@ -10,8 +10,9 @@ use tidemill_store::{
 };
 use tracing::{error, warn};
 
+use super::accounts::Mark;
 use super::registry::Holder;
-use super::session::{Cursor, DocumentError, Session, Stored, Subscription, Will};
+use super::session::{Cursor, DocumentError, Kept, Session, Stored, Subscription, Will};
 use super::shared::{Shared, now_ms};
 use crate::message::{self, Properties};
 
@@ -90,10 +91,18 @@ pub(super) async fn load(shared: &Shared, client: &ByteString) -> Result<Option<
     stored.into_session(client.clone(), cursors).map(Some).map_err(broken)
 }
 
-/// Writes a session down.
-pub(super) async fn save(store: &Store, session: &Session) -> Result<(), StoreError> {
+/// Writes a session down. It accounts for the QoS 2 messages in the log but those appended behind `rest`, whose receipts have
+/// not come yet.
+pub(super) async fn save(
+    shared: &Shared,
+    session: &mut Session,
+    rest: Option<Mark>,
+) -> Result<(), StoreError> {
     let document = Stored::of(session).encode();
-    store.put_document(Collection::Sessions, &session.client, document).await
+    shared.store.put_document(Collection::Sessions, &session.client, document).await?;
+    session.take_changed();
+    shared.accounts.settle(&session.client, rest);
+    Ok(())
 }
 
 /// Ends a subscription: its cursor and its share of the queue go. (It is not in the document any more.)
@@ -107,14 +116,18 @@ pub(super) async fn end_subscription(shared: &Shared, client: &str, gone: &Subsc
 }
 
 /// Ends a session: first the document, so that a crash in between leaves only what recovery sweeps up.
-pub(super) async fn end(shared: &Shared, session: &Session, durable: bool) {
+pub(super) async fn end(shared: &Shared, session: &Session) {
+    let durable = session.kept == Kept::Whole;
+    if session.kept != Kept::Nothing
+        && let Err(error) = shared.store.delete_document(Collection::Sessions, &session.client).await
+    {
+        warn!(client = &*session.client, %error, "could not delete a session; it will be back after a restart");
+        return;
+    }
     if durable {
-        if let Err(error) = shared.store.delete_document(Collection::Sessions, &session.client).await {
-            warn!(client = &*session.client, %error, "could not delete a session; it will be back after a restart");
-            return;
-        }
         shared.counters.forget_session();
     }
+    shared.accounts.settle(&session.client, None);
     for (_, sent) in session.window.in_order() {
         shared.groups.finish(&shared.store, session, &sent);
     }
@@ -184,12 +197,12 @@ async fn act(shared: &Shared, client: &ByteString) {
         && let Some(will) = session.will.take()
     {
         publish_will(shared, client, will).await;
-        if let Err(error) = save(&shared.store, &session).await {
+        if let Err(error) = save(shared, &mut session, None).await {
             warn!(%error, client = &**client, "could not write a session; its will may come twice");
         }
     }
     if session.expires_ms().is_some_and(|due| due <= now) {
-        end(shared, &session, true).await;
+        end(shared, &session).await;
         shared.registry.remove(client);
     } else {
         shared.registry.offline(client, next_due(&session));

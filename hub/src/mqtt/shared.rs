@@ -7,6 +7,7 @@ use tidemill_store::Store;
 use tokio::sync::{Semaphore, watch};
 
 use super::Options;
+use super::accounts::Accounts;
 use super::registry::Registry;
 use super::share::Groups;
 use super::stats::Counters;
@@ -29,6 +30,7 @@ pub(super) struct Shared {
     pub(super) store: Store,
     pub(super) registry: Registry,
     pub(super) groups: Groups,
+    pub(super) accounts: Accounts,
     pub(super) counters: Counters,
     pub(super) phase: watch::Sender<Phase>,
     /// One permit for each connection that is being told that there is no room for it.
@@ -47,6 +49,7 @@ impl Shared {
             store,
             registry: Registry::new(),
             groups: Groups::default(),
+            accounts: Accounts::default(),
             counters: Counters::new(),
             phase: watch::Sender::new(Phase::Running),
             refusals: Arc::new(Semaphore::new(REFUSALS_AT_ONCE)),

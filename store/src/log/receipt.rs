@@ -58,7 +58,7 @@ mod tests {
     fn all_confirm_or_the_first_error_answers() {
         let receipt = |shards| {
             let (reply, answer) = oneshot::channel();
-            (Receipt::new(shards, reply, Appended { positions: Vec::new() }), answer)
+            (Receipt::new(shards, reply, Appended { positions: Vec::new(), sequence: 0 }), answer)
         };
         let (both, mut answer) = receipt(2);
         both.clone().confirm();

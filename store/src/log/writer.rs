@@ -188,10 +188,12 @@ impl Writer {
         let log = &self.shared.log;
         let waits = |shard: u16| log.shard(shard).is_some_and(|shard| shard.flush == Flush::Sync);
         let mut waiting: SmallVec<[Vec<Receipt>; 8]> = touched.iter().map(|_| Vec::new()).collect();
+        let mut sequence = self.cut.sequence - pointers.len() as u64;
         let mut pointers = pointers.into_iter();
         for append in batch {
             let positions = pointers.by_ref().take(append.layout.len()).map(|pointer| pointer.position);
-            let appended = Appended { positions: positions.collect() };
+            let appended = Appended { positions: positions.collect(), sequence };
+            sequence += append.layout.len() as u64;
             let mut parts = Touched::new();
             for position in &appended.positions {
                 // Most of the time all records of an append go to few shards.

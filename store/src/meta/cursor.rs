@@ -473,7 +473,9 @@ mod tests {
         let meta = Meta::open(dir.path(), crate::Flush::Sync).unwrap();
         let key = CursorKey { owner: "a".into(), queue: QueueId(7) };
         let place = CursorPlace { offset: 3, sequence: 48 };
-        meta.put(name_key(&key), encode_place(place)).unwrap();
+        let mut batch = WriteBatch::default();
+        batch.put(name_key(&key), encode_place(place));
+        meta.write(batch).unwrap();
         let cursors = Cursors::default();
         assert_eq!(cursors.page(&meta, "", None, 9).unwrap(), [(key.clone(), place)]);
         let found = cursors

@@ -6,6 +6,7 @@
 //! ```
 
 use bytes::Bytes;
+use rocksdb::WriteBatch;
 
 use super::{Meta, bad_value, prefix};
 use crate::{Collection, Documents, Result};
@@ -17,8 +18,14 @@ fn row_key(collection: Collection, key: &str) -> Vec<u8> {
 }
 
 impl Meta {
-    pub(crate) fn put_document(&self, collection: Collection, key: &str, value: &[u8]) -> Result<()> {
-        self.put(row_key(collection, key), value)
+    /// Writes documents with one sync.
+    pub(crate) fn put_documents<'a>(
+        &self,
+        documents: impl Iterator<Item = (Collection, &'a str, &'a [u8])>,
+    ) -> Result<()> {
+        let mut batch = WriteBatch::default();
+        documents.for_each(|(collection, key, value)| batch.put(row_key(collection, key), value));
+        self.write(batch)
     }
 
     pub(crate) fn document(&self, collection: Collection, key: &str) -> Result<Option<Bytes>> {

@@ -121,12 +121,6 @@ impl Meta {
         self.db.write_opt(batch, options).map_err(database_error)
     }
 
-    fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
-        let mut batch = WriteBatch::default();
-        batch.put(key, value);
-        self.write(batch)
-    }
-
     fn delete(&self, key: impl AsRef<[u8]>) -> Result<()> {
         let mut batch = WriteBatch::default();
         batch.delete(key);

@@ -72,7 +72,7 @@ pub(crate) async fn scan(store: &Store, model: &Model, filter: &str, records_max
     }
     let (mut found, mut from) = (Vec::new(), Vec::new());
     loop {
-        let request = ScanRequest { from, filter: filter.into(), records_max, bytes_max: 3000 };
+        let request = ScanRequest { from, filter: Some(filter.into()), records_max, bytes_max: 3000 };
         let batch = store.scan(request).await.unwrap();
         assert!(batch.records.len() <= records_max);
         found.extend(batch.records);

@@ -100,9 +100,9 @@ impl Driver {
         self.store = None;
         self.open();
         let from: Vec<Position> = Vec::new();
-        let all = ScanRequest { from, filter: "#".into(), records_max: 1 << 20, bytes_max: 1 << 30 };
+        let all = ScanRequest { from, filter: Some("#".into()), records_max: 1 << 20, bytes_max: 1 << 30 };
         let mut rest = self.store().scan(all.clone()).await.unwrap().records;
-        let system = ScanRequest { filter: "$S/#".into(), ..all };
+        let system = ScanRequest { filter: Some("$S/#".into()), ..all };
         rest.extend(self.store().scan(system).await.unwrap().records);
         rest.sort_by_key(|record| record.sequence);
         let late = rest.split_off(self.model.there().count().min(rest.len()));

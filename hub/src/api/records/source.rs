@@ -80,7 +80,7 @@ impl Source {
             Reader::Log(filter) => {
                 let request = ScanRequest {
                     from: self.next.clone(),
-                    filter: filter.clone(),
+                    filter: Some(filter.clone()),
                     records_max: STEP_RECORDS,
                     bytes_max: STEP_BYTES,
                 };

@@ -210,6 +210,7 @@ mod tests {
             client: "v1".into(),
             user: Some("fleet".into()),
             message_expiry_s: Some(60),
+            packet_id: None,
             // Content type, and one user property.
             forwarded: b"\x03\x00\x04text\x26\x00\x01k\x00\x01v"[..].into(),
         };

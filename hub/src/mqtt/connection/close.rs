@@ -101,10 +101,17 @@ impl Connection {
                 Ok(stored) => {
                     let _ = self.acknowledge(stored);
                 }
+                // Of what is sent again it must be known whether it is stored.
+                Err(_) if self.pending.iter().any(|pending| pending.mark.is_some()) => {
+                    let stored = super::next_receipt(&mut self.pending).await;
+                    let _ = self.acknowledge(stored);
+                }
                 Err(_) => break,
             }
         }
-        self.say_goodbye(&close).await;
+        if self.write_down().await.is_ok() {
+            self.say_goodbye(&close).await;
+        }
         self.commit_cursors();
         self.leave_queues();
         self.session.inbound.disconnect();
@@ -163,13 +170,7 @@ impl Connection {
     async fn hand_over(mut self: Box<Self>, reply: oneshot::Sender<Session>) {
         self.session.offline_since_ms = Some(now_ms());
         self.mail.close();
-        let mut empty = Session::new(self.session.client.clone(), 0);
-        if self.durable && !self.session.is_persistent() {
-            // It was kept and was to end with this connection: whoever takes it over does not know its document.
-            empty.will = self.session.will.take();
-            sessions::end(&self.shared, &self.session, true).await;
-            self.session = empty.clone();
-        }
+        let empty = Session::new(self.session.client.clone(), 0);
         let session = std::mem::replace(&mut self.session, empty);
         // The other side holds the gate, and goes on with the document if this fails.
         if reply.send(session).is_err() {
@@ -204,11 +205,11 @@ impl Connection {
             sessions::publish_will(&shared, &client, will).await;
         }
         if ends {
-            sessions::end(&shared, &self.session, self.durable).await;
+            sessions::end(&shared, &self.session).await;
             shared.registry.remove(&client);
             return;
         }
-        if let Err(error) = sessions::save(&shared.store, &self.session).await {
+        if let Err(error) = self.save().await {
             warn!(client = &*client, %error, "could not write a session; an older state of it stays");
         }
         shared.registry.offline(&client, sessions::next_due(&self.session));

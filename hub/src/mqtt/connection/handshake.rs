@@ -16,7 +16,7 @@ use super::super::codec::{Connack, ConnackProperties, Connect, Decoder, Packet, 
 use super::super::limits::Limit;
 use super::super::peer::Peer;
 use super::super::registry::{Holder, Mail};
-use super::super::session::{Session, Will};
+use super::super::session::{Kept, Session, Will};
 use super::super::sessions;
 use super::super::shared::{Shared, now_ms};
 use super::super::transport::{Transport, establish};
@@ -210,8 +210,6 @@ struct Found {
     session: Session,
     /// Whether it was there before.
     present: bool,
-    /// Whether it has a document.
-    durable: bool,
 }
 
 /// Opens the session and sends the CONNACK.
@@ -250,29 +248,25 @@ async fn open(
         Ok(found) => found,
         Err(refusal) => return Err((stream, refusal)),
     };
-    let Found { mut session, present, durable } = found;
+    let Found { mut session, present } = found;
     session.expiry_s = expiry_s;
     session.offline_since_ms = None;
     session.will = connect.will.clone().map(|last_will| Box::new(Will { last_will, user: user.clone() }));
-    let durable = match keep(shared, &session, durable).await {
-        Ok(durable) => durable,
-        Err(refusal) => {
-            // As it was: its document, or nothing.
-            if durable {
-                shared.registry.offline(&client, sessions::next_due(&session));
-            } else {
-                sessions::end(shared, &session, false).await;
-                shared.registry.remove(&client);
-            }
-            return Err((stream, refusal));
+    if let Err(refusal) = keep(shared, &mut session).await {
+        // As it was: its document, or nothing.
+        if session.kept == Kept::Whole {
+            shared.registry.offline(&client, sessions::next_due(&session));
+        } else {
+            sessions::end(shared, &session).await;
+            shared.registry.remove(&client);
         }
-    };
+        return Err((stream, refusal));
+    }
     let mail = Arc::new(Mail::default());
     shared.registry.online(&client, Arc::clone(&mail));
     drop(gate);
 
-    let mut connection =
-        connection(shared, stream, peer, decoder, input, &connect, session, durable, mail, user);
+    let mut connection = connection(shared, stream, peer, decoder, input, &connect, session, mail, user);
     connack.session_present = present;
     connection.send(&Packet::Connack(Box::new(connack)));
     connection.tally.packets_in += 1;
@@ -292,27 +286,30 @@ async fn find(shared: &Shared, client: &ByteString, clean: bool, expiry_s: u32) 
         },
         Holder::Document => read(shared, client).await?,
     };
-    let new = |present_durable| Found {
-        session: Session::new(client.clone(), expiry_s),
-        present: false,
-        durable: present_durable,
+    let new = || {
+        let mut session = Session::new(client.clone(), expiry_s);
+        // What the log has of this client was for a session that is no more.
+        session.inbound.account_to(shared.store.next_sequence());
+        Found { session, present: false }
     };
-    let Some(mut old) = old else { return Ok(new(false)) };
-    let durable = old.is_persistent();
-    let goes_on = durable && !clean;
+    let Some(mut old) = old else { return Ok(new()) };
+    let now = now_ms();
+    let is_due = |due: Option<i64>| due.is_some_and(|due| due <= now);
+    // One whose time is over has ended, whether or not that was carried out yet (4.1).
+    let goes_on = old.is_persistent() && !clean && !is_due(old.expires_ms());
     // The will of the connection before: if the session ends here, or its delay is over, now. If the session goes
     // on before the delay is over, never (3.1.3.2.2).
-    if let Some(will) = old.will.take() {
-        let delay_s = will.last_will.properties.delay_s.unwrap_or(0);
-        if !goes_on || delay_s == 0 {
-            sessions::publish_will(shared, client, will).await;
-        }
+    let will_is_due = !goes_on || is_due(old.will_due_ms());
+    if let Some(will) = old.will.take()
+        && will_is_due
+    {
+        sessions::publish_will(shared, client, will).await;
     }
     if goes_on {
-        return Ok(Found { session: old, present: true, durable });
+        return Ok(Found { session: old, present: true });
     }
-    sessions::end(shared, &old, durable).await;
-    Ok(new(false))
+    sessions::end(shared, &old).await;
+    Ok(new())
 }
 
 async fn read(shared: &Shared, client: &ByteString) -> Result<Option<Session>, Refusal> {
@@ -322,17 +319,22 @@ async fn read(shared: &Shared, client: &ByteString) -> Result<Option<Session>, R
     })
 }
 
-/// Writes a session down before its CONNACK, if it is to outlive the connection or was written before. Says whether
-/// there is a document now.
-async fn keep(shared: &Shared, session: &Session, durable: bool) -> Result<bool, Refusal> {
-    let is_new = !durable && session.is_persistent();
+/// Writes a session down before its CONNACK, if it is to outlive the connection or was written before, or if it has a will
+/// that is to outlive the broker.
+async fn keep(shared: &Shared, session: &mut Session) -> Result<(), Refusal> {
+    let kept = match session.kept {
+        Kept::Whole => Kept::Whole,
+        _ if session.is_persistent() => Kept::Whole,
+        _ if session.will.is_some() => Kept::Will,
+        _ => return Ok(()),
+    };
+    let is_new = kept == Kept::Whole && session.kept != Kept::Whole;
     if is_new && !shared.counters.keep_session(shared.options.sessions_max) {
         shared.counters.reached(Limit::Sessions);
         let what = "there are as many sessions as sessions_max allows";
         return Err(Refusal { reason: ReasonCode::QUOTA_EXCEEDED, what });
     }
-    let durable = durable || is_new;
-    if durable && let Err(error) = sessions::save(&shared.store, session).await {
+    if let Err(error) = sessions::save(shared, session, None).await {
         if is_new {
             shared.counters.forget_session();
         }
@@ -340,7 +342,8 @@ async fn keep(shared: &Shared, session: &Session, durable: bool) -> Result<bool,
         let what = "the session cannot be written";
         return Err(Refusal { reason: ReasonCode::UNSPECIFIED_ERROR, what });
     }
-    Ok(durable)
+    session.kept = kept;
+    Ok(())
 }
 
 #[expect(clippy::too_many_arguments, reason = "the parts that a connection is made of, each once")]
@@ -352,7 +355,6 @@ fn connection(
     input: BytesMut,
     connect: &Connect,
     session: Session,
-    durable: bool,
     mail: Arc<Mail>,
     user: Option<ByteString>,
 ) -> Box<Connection> {
@@ -384,9 +386,10 @@ fn connection(
         limits,
         plain_properties: plain_properties(&session.client, user.as_ref()),
         session,
-        durable,
         user,
         mail,
+        write_asked: false,
+        holds: false,
         silence_max,
         last_heard: Instant::now(),
         decoder,

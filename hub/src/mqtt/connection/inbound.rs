@@ -6,6 +6,7 @@ use futures_util::FutureExt;
 use tidemill_store::{Appended, Receipt, StoreError};
 use tracing::debug;
 
+use super::super::accounts::Mark;
 use super::super::codec::{
     Ack, AckProperties, Disconnect, Packet, PacketId, Publish, Qos, ReasonCode, Version, topic,
 };
@@ -26,12 +27,20 @@ pub(super) struct AckDue {
     repeated: bool,
 }
 
+impl AckDue {
+    fn is_new_qos_2(&self) -> bool {
+        self.qos == Qos::ExactlyOnce && !self.repeated
+    }
+}
+
 /// A batch on its way to the disk, and what is owed for it.
 pub(super) struct Pending {
     /// `None` if nothing of it was to be stored.
     pub(super) receipt: Option<Receipt>,
     acks: Vec<AckDue>,
     records: u64,
+    /// A place in the log before its records, if the session's document will have to account for some.
+    pub(super) mark: Option<Mark>,
 }
 
 /// Why a PUBLISH is not taken.
@@ -118,11 +127,13 @@ impl Connection {
             return self.refuse_publish(&publish, &refusal);
         }
         let Publish { qos, retain, id, payload, properties, topic, .. } = publish;
-        let properties = if properties.is_empty() {
+        // So that it is known again after a crash.
+        let packet_id = id.filter(|_| qos == Qos::ExactlyOnce && self.session.is_persistent());
+        let properties = if properties.is_empty() && packet_id.is_none() {
             self.plain_properties.clone()
         } else {
             let encoded = Properties::of_publish(self.session.client.clone(), self.user.clone(), properties)
-                .and_then(|properties| properties.encode());
+                .and_then(|properties| Properties { packet_id, ..properties }.encode());
             encoded.map_err(|_| Close::Refused {
                 reason: ReasonCode::UNSPECIFIED_ERROR,
                 what: "the properties of a message cannot be stored",
@@ -260,6 +271,11 @@ impl Connection {
         let batch = std::mem::take(&mut self.batch);
         let acks = std::mem::take(&mut self.batch_acks);
         let records = batch.len() as u64;
+        let new_qos_2 = acks.iter().any(AckDue::is_new_qos_2);
+        let mark = (new_qos_2 && self.session.is_persistent()).then(|| {
+            self.hold();
+            self.shared.accounts.mark()
+        });
         let receipt = if batch.is_empty() {
             None
         } else {
@@ -267,13 +283,13 @@ impl Connection {
                 Ok(receipt) => Some(receipt),
                 Err(error) => {
                     self.pending_acks += acks.len();
-                    self.pending.push_back(Pending { receipt: None, acks, records: 0 });
+                    self.pending.push_back(Pending { receipt: None, acks, records: 0, mark: None });
                     return self.fail_last(&error);
                 }
             }
         };
         self.pending_acks += acks.len();
-        self.pending.push_back(Pending { receipt, acks, records });
+        self.pending.push_back(Pending { receipt, acks, records, mark });
         Ok(())
     }
 
@@ -310,15 +326,20 @@ impl Connection {
         let Some(first) = self.pending.pop_front() else { return Ok(()) };
         self.pending_acks -= first.acks.len();
         let outcome = match stored {
-            Ok(_) => {
+            Ok(appended) => {
                 self.tally.published += first.records;
+                if let Some(Appended { sequence, .. }) = appended {
+                    self.session.inbound.account_to(sequence + first.records);
+                }
                 ReasonCode::SUCCESS
             }
             Err(error) => {
                 // The store itself says, once, that it refuses records and why.
                 debug!(client = &*self.session.client, %error, "messages were not stored");
                 let reason = reason_of(&error);
-                if self.version == Version::V311 {
+                // Whether it is stored all the same, the next start will know, and whoever sends it again then is told so.
+                let unknown = !is_refusal(&error) && first.acks.iter().any(AckDue::is_new_qos_2);
+                if self.version == Version::V311 || unknown {
                     self.forget(&first.acks);
                     return Err(Close::Refused { reason, what: "messages were not stored" });
                 }
@@ -360,7 +381,7 @@ impl Connection {
 
     /// These messages were not stored: their identifiers stand for nothing.
     fn forget(&mut self, acks: &[AckDue]) {
-        for ack in acks.iter().filter(|ack| ack.qos == Qos::ExactlyOnce && !ack.repeated) {
+        for ack in acks.iter().filter(|ack| ack.is_new_qos_2()) {
             self.session.inbound.received(ack.id, false);
         }
     }
@@ -368,10 +389,12 @@ impl Connection {
 
 /// What a client is told about a store that does not store.
 fn reason_of(error: &StoreError) -> ReasonCode {
-    match error {
-        StoreError::Full { .. } | StoreError::TooLarge { .. } => ReasonCode::QUOTA_EXCEEDED,
-        _ => ReasonCode::UNSPECIFIED_ERROR,
-    }
+    if is_refusal(error) { ReasonCode::QUOTA_EXCEEDED } else { ReasonCode::UNSPECIFIED_ERROR }
+}
+
+/// Whether nothing was stored, for certain.
+fn is_refusal(error: &StoreError) -> bool {
+    matches!(error, StoreError::Full { .. } | StoreError::TooLarge { .. })
 }
 
 /// What is stored with every message of a client that has no properties of its own.

@@ -35,7 +35,7 @@ use tidemill_store::{Appended, NewRecord, StoreError};
 use tokio::io::{Interest, Ready};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 
 use self::bounds::Bounds;
 use self::close::Close;
@@ -49,6 +49,7 @@ use super::limits::Limit;
 use super::peer::Peer;
 use super::registry::{MAIL, Mail};
 use super::session::Session;
+use super::sessions;
 use super::shared::Shared;
 use super::stats::Tally;
 use super::transport::Transport;
@@ -83,10 +84,12 @@ struct Connection {
     version: Version,
     limits: Limits,
     session: Session,
-    /// Whether the session has a document in the store.
-    durable: bool,
     user: Option<ByteString>,
     mail: Arc<Mail>,
+    /// Whether the session is to be written down in this turn.
+    write_asked: bool,
+    /// Whether the session holds a place in the log ([`super::accounts`]).
+    holds: bool,
     /// Closed after this long without a packet.
     silence_max: Option<Duration>,
     last_heard: Instant,
@@ -197,6 +200,7 @@ impl Connection {
             // Boxed as all that is rare.
             Box::pin(self.look_at_lag()).await?;
         }
+        self.write_down().await?;
         self.flush()?;
         if !self.has_room() {
             self.shared.counters.reached(Limit::OutBuffer);
@@ -284,6 +288,7 @@ impl Connection {
         if self.mail.share_nudged() {
             self.delivery.wake_shared(&self.session);
         }
+        self.write_asked |= self.mail.asked_to_write();
         Ok(())
     }
 
@@ -401,6 +406,39 @@ impl Connection {
             Ok(()) => self.tally.packets_out += 1,
             // Every packet sent through here is small and made of parts that were read from packets.
             Err(error) => error!(client = &*self.session.client, %error, "a packet cannot be written"),
+        }
+    }
+
+    /// Writes the session down if what is about to be sent depends on it: QoS 2 messages whose steps must not be forgotten
+    /// once the client has heard of them (4.3.3).
+    async fn write_down(&mut self) -> Result<(), Close> {
+        let asked = std::mem::take(&mut self.write_asked);
+        // What ends with its connection has nobody to be told again.
+        if !(self.session.take_changed() | asked) || !self.session.is_persistent() {
+            return Ok(());
+        }
+        // Boxed as all that is rare.
+        Box::pin(self.save()).await.map_err(|error| {
+            warn!(client = &*self.session.client, %error, "a session cannot be written; its connection is closed");
+            // It still is to be, before anything else is sent.
+            self.write_asked = true;
+            Close::Refused { reason: ReasonCode::UNSPECIFIED_ERROR, what: "the session cannot be written" }
+        })
+    }
+
+    /// Writes the session down.
+    async fn save(&mut self) -> Result<(), StoreError> {
+        let rest = self.pending.iter().find_map(|pending| pending.mark);
+        sessions::save(&self.shared, &mut self.session, rest).await?;
+        self.holds &= rest.is_some();
+        Ok(())
+    }
+
+    /// The session has something to write down, soon.
+    fn hold(&mut self) {
+        if !self.holds {
+            self.shared.accounts.hold(&self.session.client, &self.mail);
+            self.holds = true;
         }
     }
 

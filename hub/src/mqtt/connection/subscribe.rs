@@ -11,7 +11,7 @@ use super::super::codec::{
     TopicRequest, Unsuback, Unsubscribe, Version, answer_bytes_min,
 };
 use super::super::limits::Limit;
-use super::super::session::{Cursor, Subscription, SubscriptionKey};
+use super::super::session::{Cursor, Kept, Subscription, SubscriptionKey};
 use super::super::sessions;
 use super::{Close, Connection};
 
@@ -160,7 +160,7 @@ impl Connection {
     async fn open_queue(&self, requested: &Requested<'_>) -> Result<(QueueId, Cursor), StoreError> {
         let store = &self.shared.store;
         let Some(group) = requested.group else {
-            return sessions::open_queue(store, &self.session.client, requested.filter, self.durable).await;
+            return sessions::open_queue(store, &self.session.client, requested.filter, self.is_kept()).await;
         };
         let info = store.open_filter(requested.filter).await?;
         if let Err(error) = self.shared.groups.enlist(store, group, &info, true).await {
@@ -186,17 +186,19 @@ impl Connection {
         }
     }
 
-    async fn write_session(&self) -> Result<(), StoreError> {
-        if self.durable {
-            sessions::save(&self.shared.store, &self.session).await?;
-        }
-        Ok(())
+    async fn write_session(&mut self) -> Result<(), StoreError> {
+        if self.is_kept() { self.save().await } else { Ok(()) }
+    }
+
+    /// Whether all of the session is in the store.
+    fn is_kept(&self) -> bool {
+        self.session.kept == Kept::Whole
     }
 
     /// Takes a subscription away, wherever it is known.
     async fn drop_subscription(&mut self, key: SubscriptionKey) {
         if let Some(gone) = self.forget_subscription(key) {
-            sessions::end_subscription(&self.shared, &self.session.client, &gone, self.durable).await;
+            sessions::end_subscription(&self.shared, &self.session.client, &gone, self.is_kept()).await;
         }
     }
 
@@ -231,7 +233,8 @@ impl Connection {
             });
         }
         for subscription in &gone {
-            sessions::end_subscription(&self.shared, &self.session.client, subscription, self.durable).await;
+            sessions::end_subscription(&self.shared, &self.session.client, subscription, self.is_kept())
+                .await;
         }
         let properties = SubackProperties::default();
         self.send(&Packet::Unsuback(Unsuback { id: unsubscribe.id, properties, reasons }));

@@ -6,8 +6,10 @@
 //! u32  session expiry interval, seconds
 //! [u64 offline since, milliseconds since the Unix epoch]
 //! u32  subscriptions, each: u16 + bytes filter as requested; u8 options; u32 identifier (0: none);
-//!      u64 queue; u64 offset to read on at
+//!      u64 queue; u64 offset to read on at; u8 whether retained messages are still to be sent: if so,
+//!      u64 sequence before which they were stored; u16 + bytes topic of the last one sent (empty: none)
 //! u16  QoS 2 messages from the client that were not released, each: u16 packet identifier
+//! u64  sequence of the first record that they do not account for
 //! u16  messages to the client in flight, in the order sent, each: u16 packet identifier;
 //!      u8 step (0 PUBACK, 1 PUBREC, 2 PUBCOMP), bit 7 retain flag; u64 position; u32 size;
 //!      u32 places it came from, each: u32 which subscription; u64 offset
@@ -15,7 +17,8 @@
 //!      u32 + bytes payload; u32 + bytes properties as on the wire]
 //! ```
 //!
-//! In version 1 a message came from one place at most: bit 6 of its step said whether, and no number of them followed.
+//! In version 1 a message came from one place at most: bit 6 of its step said whether, and no number of them followed. It had
+//! nothing of retained messages, and no sequence.
 //!
 //! The smallest and most often looked at comes first: recovery reads up to the subscriptions of every session.
 //! Where a cursor durably stands is not here but in the store, which moves it without writing documents.
@@ -32,7 +35,10 @@ use super::super::codec::topic::Requested;
 use super::super::codec::{
     LastWill, PacketId, Qos, Reader, SubscriptionId, SubscriptionOptions, WillProperties,
 };
-use super::{Cursor, InFlight, Session, Source, Sources, Step, Subscription, SubscriptionKey, Will};
+use super::{
+    Cursor, InFlight, Kept, RetainedPlace, Session, Source, Sources, Step, Subscription, SubscriptionKey,
+    Will,
+};
 
 /// The version this program writes. It reads those before it too.
 const VERSION: u8 = 2;
@@ -61,6 +67,7 @@ pub(crate) struct Stored {
     pub(crate) will: Option<Box<Will>>,
     pub(crate) subscriptions: Vec<StoredSubscription>,
     unreleased: Vec<PacketId>,
+    accounts_to: u64,
     in_flight: Vec<StoredInFlight>,
 }
 
@@ -72,6 +79,7 @@ pub(crate) struct StoredSubscription {
     pub(crate) id: Option<SubscriptionId>,
     pub(crate) queue: QueueId,
     pub(crate) next: u64,
+    retained: Option<RetainedPlace>,
 }
 
 impl StoredSubscription {
@@ -113,6 +121,7 @@ impl Stored {
             id: subscription.id,
             queue: subscription.queue,
             next: subscription.cursor.next(),
+            retained: subscription.retained.as_deref().cloned(),
         };
         Stored {
             expiry_s: session.expiry_s,
@@ -120,8 +129,30 @@ impl Stored {
             will: session.will.clone(),
             subscriptions: session.subscriptions.iter().map(stored_subscription).collect(),
             unreleased: session.inbound.unreleased().collect(),
+            accounts_to: session.inbound.accounts_to(),
             in_flight: session.window.in_order().into_iter().map(stored_in_flight).collect(),
         }
+    }
+
+    /// Adds the QoS 2 messages that the log has and the session does not account for: identifiers, each with the sequence of
+    /// the last record that came under it. Whether there were any.
+    pub(crate) fn account_for(&mut self, stored: impl IntoIterator<Item = (PacketId, u64)>) -> bool {
+        let accounted_to = self.accounts_to;
+        let count = self.unreleased.len();
+        for (id, sequence) in stored.into_iter().filter(|(_, sequence)| *sequence >= accounted_to) {
+            self.accounts_to = self.accounts_to.max(sequence + 1);
+            if !self.unreleased.contains(&id) {
+                self.unreleased.push(id);
+            }
+        }
+        self.unreleased.len() > count || self.accounts_to > accounted_to
+    }
+
+    /// The log ends before this sequence: a power cut took what was promised to survive the process only.
+    pub(crate) fn limit_to(&mut self, sequence: u64) -> bool {
+        let beyond = self.accounts_to > sequence;
+        self.accounts_to = self.accounts_to.min(sequence);
+        beyond
     }
 
     /// The session again, given the cursors of those of its subscriptions that are not shared.
@@ -134,6 +165,7 @@ impl Stored {
         let mut session = Session::new(client, self.expiry_s);
         session.offline_since_ms = self.offline_since_ms;
         session.will = self.will;
+        session.kept = Kept::Whole;
         // Which offsets each subscription still has open, and its key.
         let mut keys = Vec::with_capacity(self.subscriptions.len());
         for (index, stored) in self.subscriptions.into_iter().enumerate() {
@@ -146,9 +178,10 @@ impl Stored {
                 None => Cursor::at(CursorPlace { offset: stored.next, sequence: 0 }),
             };
             let open: HashSet<u64> = cursor.restore(stored.next, &sent).into_iter().collect();
-            let subscription =
+            let mut subscription =
                 Subscription::new(stored.requested, stored.options, stored.id, stored.queue, cursor)
                     .ok_or(DocumentError::Damaged("a subscription has a bad filter"))?;
+            subscription.retained = stored.retained.map(Box::new);
             let open = (!subscription.is_shared()).then_some(open);
             keys.push((session.subscriptions.insert(subscription), open));
         }
@@ -173,6 +206,7 @@ impl Stored {
         for id in self.unreleased {
             session.inbound.restore(id);
         }
+        session.inbound.account_to(self.accounts_to);
         Ok(session)
     }
 
@@ -195,11 +229,17 @@ impl Stored {
             out.put_u32(subscription.id.map_or(0, SubscriptionId::get));
             out.put_u64(subscription.queue.0);
             out.put_u64(subscription.next);
+            out.put_u8(u8::from(subscription.retained.is_some()));
+            if let Some(RetainedPlace { before, after }) = &subscription.retained {
+                out.put_u64(*before);
+                put_text(&mut out, after);
+            }
         }
         out.put_u16(self.unreleased.len() as u16);
         for id in &self.unreleased {
             out.put_u16(id.get());
         }
+        out.put_u64(self.accounts_to);
         out.put_u16(self.in_flight.len() as u16);
         for sent in &self.in_flight {
             out.put_u16(sent.id.get());
@@ -247,14 +287,15 @@ impl Stored {
         }
         let expiry_s = cut.u32()?;
         let offline_since_ms = if flags & IS_OFFLINE != 0 { Some(cut.u64()? as i64) } else { None };
-        let subscriptions = (0..cut.u32()?).map(|_| cut.subscription()).collect::<Result<_, _>>()?;
+        let subscriptions = (0..cut.u32()?).map(|_| cut.subscription(version)).collect::<Result<_, _>>()?;
         let unreleased = (0..cut.u16()?).map(|_| cut.packet_id()).collect::<Result<_, _>>()?;
+        let accounts_to = if version == 1 { 0 } else { cut.u64()? };
         let in_flight = (0..cut.u16()?).map(|_| cut.in_flight(version)).collect::<Result<_, _>>()?;
         let will = if flags & HAS_WILL != 0 { Some(Box::new(cut.will()?)) } else { None };
         if !cut.0.is_empty() {
             return Err(DocumentError::Damaged("there are bytes after its end"));
         }
-        Ok(Stored { expiry_s, offline_since_ms, will, subscriptions, unreleased, in_flight })
+        Ok(Stored { expiry_s, offline_since_ms, will, subscriptions, unreleased, accounts_to, in_flight })
     }
 }
 
@@ -303,7 +344,7 @@ impl Cut {
         PacketId::new(self.u16()?).ok_or(DocumentError::Damaged("a packet identifier is 0"))
     }
 
-    fn subscription(&mut self) -> Result<StoredSubscription, DocumentError> {
+    fn subscription(&mut self, version: u8) -> Result<StoredSubscription, DocumentError> {
         let requested = self.text()?;
         let options = SubscriptionOptions::from_bits(self.u8()?)
             .ok_or(DocumentError::Damaged("unknown subscription options"))?;
@@ -313,7 +354,14 @@ impl Cut {
                 Some(SubscriptionId::new(id).ok_or(DocumentError::Damaged("a bad subscription identifier"))?)
             }
         };
-        Ok(StoredSubscription { requested, options, id, queue: QueueId(self.u64()?), next: self.u64()? })
+        let (queue, next) = (QueueId(self.u64()?), self.u64()?);
+        let has_retained = version > 1 && self.u8()? != 0;
+        let retained = if has_retained {
+            Some(RetainedPlace { before: self.u64()?, after: self.text()? })
+        } else {
+            None
+        };
+        Ok(StoredSubscription { requested, options, id, queue, next, retained })
     }
 
     fn in_flight(&mut self, version: u8) -> Result<StoredInFlight, DocumentError> {
@@ -381,15 +429,18 @@ mod tests {
     }
 
     fn subscription() -> impl Strategy<Value = StoredSubscription> {
-        ("[a-z/]{1,9}", 0..0x30_u8, any::<u16>(), any::<u64>(), any::<u64>()).prop_filter_map(
+        let retained = option::of((any::<u64>(), "[a-z/]{0,9}"));
+        ("[a-z/]{1,9}", 0..0x30_u8, any::<u16>(), (any::<u64>(), any::<u64>()), retained).prop_filter_map(
             "options",
-            |(requested, options, id, queue, next)| {
+            |(requested, options, id, (queue, next), retained)| {
+                let retained = retained.map(|(before, after)| RetainedPlace { before, after: after.into() });
                 Some(StoredSubscription {
                     requested: requested.into(),
                     options: SubscriptionOptions::from_bits(options)?,
                     id: SubscriptionId::new(u32::from(id)),
                     queue: QueueId(queue),
                     next,
+                    retained,
                 })
             },
         )
@@ -419,11 +470,11 @@ mod tests {
             (expiry_s, offline_since_ms) in (any::<u32>(), option::of(any::<i64>())),
             will in option::of(will()),
             subscriptions in vec(subscription(), 0..5),
-            unreleased in vec(any::<PacketId>(), 0..5),
+            (unreleased, accounts_to) in (vec(any::<PacketId>(), 0..5), any::<u64>()),
             in_flight in vec(in_flight(), 0..5),
             cut in any::<usize>(),
         ) {
-            let stored = Stored { expiry_s, offline_since_ms, will: will.map(Box::new), subscriptions, unreleased, in_flight };
+            let stored = Stored { expiry_s, offline_since_ms, will: will.map(Box::new), subscriptions, unreleased, accounts_to, in_flight };
             let bytes = stored.encode();
             prop_assert_eq!(Stored::decode(bytes.clone()), Ok(stored));
             let short = bytes.slice(..cut % bytes.len());

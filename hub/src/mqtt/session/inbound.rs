@@ -26,6 +26,11 @@ pub struct Inbound {
     exactly_once: Option<Box<HashMap<PacketId, ExactlyOnce>>>,
     /// Messages of this connection that count against the Receive Maximum.
     in_flight: usize,
+    /// Sequence of the first record that `exactly_once` does not account for: of what is stored from there on it knows
+    /// nothing.
+    accounts_to: u64,
+    /// A message was released since this was last asked.
+    changed: bool,
 }
 
 /// A QoS 2 message that was not released yet.
@@ -101,7 +106,25 @@ impl Inbound {
         if released.is_some_and(|released| released.counted) {
             self.in_flight = self.in_flight.saturating_sub(1);
         }
+        self.changed |= released.is_some_and(|released| released.stored);
         released.is_some()
+    }
+
+    /// The receipt has come of messages stored before a sequence, and of all that were sent before them.
+    pub fn account_to(&mut self, sequence: u64) {
+        self.accounts_to = self.accounts_to.max(sequence);
+    }
+
+    /// Sequence of the first record that the identifiers here do not account for.
+    #[must_use]
+    pub fn accounts_to(&self) -> u64 {
+        self.accounts_to
+    }
+
+    /// Whether a message was released since this was last asked. Only then may its PUBCOMP be sent when that is
+    /// written down: otherwise the next message under its identifier could be taken for this one.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
     }
 
     /// The connection has ended: what was not stored will be sent again, and is forgotten.
@@ -147,7 +170,9 @@ mod tests {
         inbound.received(id(1), true);
         inbound.disconnect();
         assert_eq!(inbound.arrive(Qos::ExactlyOnce, id(1), None), Ok(Arrival::Repeated));
+        assert!(!inbound.take_changed(), "the log knows that it was stored");
         assert!(inbound.release(id(1)) && !inbound.release(id(1)));
+        assert!(inbound.take_changed() && !inbound.take_changed());
         assert_eq!(inbound.arrive(Qos::ExactlyOnce, id(1), None), Ok(Arrival::New));
         assert_eq!(inbound.arrive(Qos::AtLeastOnce, id(1), None), Ok(Arrival::New), "QoS 1 has no memory");
     }

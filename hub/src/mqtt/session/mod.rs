@@ -29,7 +29,7 @@ pub use document::DocumentError;
 pub(crate) use document::Stored;
 pub use inbound::{Arrival, Inbound, ReceiveMaximumExceeded};
 pub use overlap::{Overlaps, Picked};
-pub use subscription::{Subscription, SubscriptionKey, Subscriptions};
+pub use subscription::{RetainedPlace, Subscription, SubscriptionKey, Subscriptions};
 pub use window::{InFlight, Source, Sources, Step, Window};
 
 /// A Session Expiry Interval that means never (3.1.2.11.2).
@@ -42,6 +42,18 @@ pub struct Will {
     pub last_will: LastWill,
     /// User name of the client it speaks for.
     pub user: Option<ByteString>,
+}
+
+/// What of a session is in the store, as far as it was written down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kept {
+    /// Nothing: it ends with its connection.
+    #[default]
+    Nothing,
+    /// A document, so that its will is published if the broker dies before the connection ends.
+    Will,
+    /// All of it: a document and its cursors.
+    Whole,
 }
 
 /// The state of one client identifier (4.1).
@@ -61,6 +73,8 @@ pub struct Session {
     pub inbound: Inbound,
     /// Messages to it.
     pub window: Window,
+    /// What the store has of it.
+    pub kept: Kept,
 }
 
 impl Session {
@@ -75,7 +89,15 @@ impl Session {
             subscriptions: Subscriptions::default(),
             inbound: Inbound::default(),
             window: Window::default(),
+            kept: Kept::Nothing,
         }
+    }
+
+    /// Whether QoS 2 messages have come further, in either direction, since this was last asked, so that what is about to be
+    /// sent depends on its being written down.
+    pub fn take_changed(&mut self) -> bool {
+        // Both are to be asked.
+        self.window.take_changed() | self.inbound.take_changed()
     }
 
     /// Whether it outlives its connection, and so is written down.

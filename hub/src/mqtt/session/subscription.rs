@@ -12,6 +12,15 @@ use super::Cursor;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SubscriptionKey(pub usize);
 
+/// How far the retained messages of a subscription were sent, which come in the order of their topics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetainedPlace {
+    /// What was stored from this sequence on comes from the queue.
+    pub before: u64,
+    /// Topic of the last one that was sent or passed over; empty before the first.
+    pub after: ByteString,
+}
+
 /// What a client wants to hear, how, and how far it has.
 #[derive(Clone, Debug)]
 pub struct Subscription {
@@ -25,6 +34,8 @@ pub struct Subscription {
     pub queue: QueueId,
     /// Its place there. Not used by a shared subscription, whose place is the group's.
     pub cursor: Cursor,
+    /// Retained messages that are still to be sent.
+    pub retained: Option<Box<RetainedPlace>>,
     /// Bytes of [`Subscription::requested`] before the filter; 0 if it is not shared.
     filter_at: usize,
 }
@@ -40,7 +51,7 @@ impl Subscription {
         cursor: Cursor,
     ) -> Option<Self> {
         let filter_at = requested.len() - Requested::parse(&requested)?.filter.len();
-        Some(Subscription { requested, options, id, queue, cursor, filter_at })
+        Some(Subscription { requested, options, id, queue, cursor, retained: None, filter_at })
     }
 
     /// The topic filter.

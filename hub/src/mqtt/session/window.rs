@@ -61,6 +61,8 @@ pub struct Window {
     free: VecDeque<u16>,
     in_flight: usize,
     sequence: u64,
+    /// A QoS 2 message has come a step further since this was last asked.
+    changed: bool,
 }
 
 impl Window {
@@ -92,6 +94,7 @@ impl Window {
         *slot = Some(InFlight { sources, pointer, step, retain, sequence: self.sequence });
         self.sequence += 1;
         self.in_flight += 1;
+        self.changed |= qos == Qos::ExactlyOnce;
         PacketId::new(id)
     }
 
@@ -122,12 +125,21 @@ impl Window {
     /// stands for nothing that was sent with QoS 2.
     pub fn pubrec(&mut self, id: PacketId) -> bool {
         match self.slot(id) {
-            Some(Some(sent)) if sent.step != Step::Puback => {
+            Some(Some(sent)) if sent.step == Step::Pubrec => {
                 sent.step = Step::Pubcomp;
+                self.changed = true;
                 true
             }
+            Some(Some(sent)) => sent.step == Step::Pubcomp,
             _ => false,
         }
+    }
+
+    /// Whether a QoS 2 message has come a step further since this was last asked. PUBLISH and PUBREL may be sent when that
+    /// is written down: a message that comes again must come under the same identifier, and never after its PUBREL. That
+    /// PUBCOMP came need not be: PUBREL may come again.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
     }
 
     /// PUBREC with an error: the delivery has ended (4.3.3).
@@ -215,9 +227,12 @@ mod tests {
         assert_eq!((one.get(), two.get(), window.len()), (1, 2, 2));
         assert!(!window.pubrec(one) && window.pubcomp(one).is_none() && window.puback(two).is_none());
         assert!(window.pubcomp(two).is_none(), "PUBCOMP before PUBREC");
-        assert!(window.pubrec(two) && window.pubrec(two), "PUBREC may come again");
+        assert!(window.take_changed() && !window.take_changed(), "PUBLISH");
+        assert!(window.pubrec(two) && window.take_changed(), "PUBREL");
+        assert!(window.pubrec(two) && !window.take_changed(), "PUBREC may come again");
         assert!(window.pubrec_refused(two).is_none(), "an error after PUBREL is too late");
         assert_eq!(window.pubcomp(two).map(|sent| sent.retain), Some(true));
+        assert!(!window.take_changed(), "PUBCOMP, and QoS 1");
         assert!(window.puback(one).is_some() && window.puback(one).is_none());
         assert!(window.puback(id(77)).is_none() && !window.pubrec(id(77)));
         assert!(window.is_empty());
