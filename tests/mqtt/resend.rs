@@ -3,7 +3,7 @@
 use tidemill_tests::mqtt::Level;
 use tidemill_tests::services::Tidemill;
 
-use crate::hubs::hub;
+use crate::hubs::{hub, hub_with};
 use crate::wire::*;
 
 /// A lasting session with a message of each kind in flight: QoS 1, QoS 2, and QoS 2 that was received. Says their
@@ -176,4 +176,28 @@ async fn what_comes_again_keeps_retain_flag_and_properties() {
     let again = wire.message().await;
     assert_eq!((again.id, again.retain, again.dup, again.text()), (first.id, true, true, "x"));
     assert_eq!(again.properties.all(property::USER_PROPERTY), first.properties.all(property::USER_PROPERTY));
+}
+
+#[tokio::test]
+async fn an_answer_may_come_before_it_is_asked_for_again() {
+    let hub = hub_with("inflight_max: 1").await;
+    for level in BOTH {
+        let name = at(level, "resend-early");
+        let lasting = connect(level, &name).lasting();
+        let mut wire = Wire::with(&hub, &lasting).await;
+        wire.subscribe(&name, 1).await;
+        let mut other = Wire::connect(&hub, level, &at(level, "resend-early-other")).await;
+        other.publish(publish(&name, "one")).await;
+        let one = wire.message().await;
+        wire.cut_off().await;
+        let mut wire = Wire::open(&hub, level).await;
+        // In one piece: the answer is there when the session is taken up.
+        wire.send(&[lasting.bytes(), puback(one.id)].concat()).await;
+        assert!(wire.connack().await.session_present);
+        other.publish(publish(&name, "two")).await;
+        let two = wire.message().await;
+        assert_eq!((two.text(), two.dup), ("two", false));
+        wire.send(&puback(two.id)).await;
+        wire.silent().await;
+    }
 }

@@ -180,6 +180,9 @@ impl Connection {
         let Some(done) = done else { return };
         self.delivery.blocked = false;
         self.session.finish(done);
+        // The client may answer what the connection before this one sent it.
+        let window = &self.session.window;
+        self.delivery.resend.retain(|id| window.get(*id).is_some());
         for source in &done.sources {
             match self.delivery.groups.get(&source.subscription) {
                 Some(group) => group.done(&self.shared.store, source.offset),

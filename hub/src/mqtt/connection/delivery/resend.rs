@@ -41,8 +41,16 @@ impl Connection {
         let record = match self.fetch(sent.pointer).await? {
             Some(record) => record,
             None => {
-                let done = self.session.window.abandon(id);
-                self.delivered(done.as_ref());
+                self.give_up(id);
+                return Ok(());
+            }
+        };
+        let head = match Head::decode(&record.properties) {
+            Ok(head) => head,
+            Err(error) => {
+                error!(position = %record.position, %error, "a message cannot be sent again");
+                self.tally.unreadable += 1;
+                self.give_up(id);
                 return Ok(());
             }
         };
@@ -50,7 +58,6 @@ impl Connection {
         let ids = sent.sources.iter().filter_map(|from| subscriptions.get(from.subscription)?.id);
         let subscription_ids: SmallVec<[SubscriptionId; 4]> = ids.collect();
         let qos = if sent.step == Step::Puback { Qos::AtLeastOnce } else { Qos::ExactlyOnce };
-        let Ok(head) = Head::decode(&record.properties) else { return Ok(()) };
         // What was sent once is not taken back because it expires in between; its interval is then 0.
         let message_expiry_s = head.message_expiry_s.map(|_| {
             message::remaining_s(&record, head.message_expiry_s, now_ms()).ok().flatten().unwrap_or(0)
@@ -72,10 +79,15 @@ impl Connection {
             self.tally.resent += 1;
         } else {
             self.tally.oversized += 1;
-            let done = self.session.window.abandon(id);
-            self.delivered(done.as_ref());
+            self.give_up(id);
         }
         Ok(())
+    }
+
+    /// A message cannot be sent again; its delivery has ended.
+    fn give_up(&mut self, id: PacketId) {
+        let done = self.session.window.abandon(id);
+        self.delivered(done.as_ref());
     }
 
     /// Reads a record that was sent before; `None` if it cannot be read any more, which is a loss.
