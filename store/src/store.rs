@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
+use bytestring::ByteString;
+use foldhash::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::{SemaphorePermit, oneshot};
 use uuid::Uuid;
@@ -137,6 +139,14 @@ impl Store {
     #[must_use]
     pub fn dispatched_sequence(&self) -> u64 {
         self.0.shared.table.read().cut().sequence
+    }
+
+    /// Whether any queue takes records of a topic. Answers from memory.
+    #[must_use]
+    pub fn takes(&self, topic: &str) -> bool {
+        let mut queues = Vec::new();
+        self.0.shared.routes.read().queues_of(topic, &mut queues);
+        !queues.is_empty()
     }
 
     /// Why the store refuses records, if it does.
@@ -497,6 +507,24 @@ impl Store {
                     records => return records.map(|records| records.into_iter().flatten().collect()),
                 }
             }
+        })
+        .await
+    }
+
+    /// How many retained messages there are. Looks at the key of each: not for every message.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn retained_count(&self) -> Result<u64> {
+        self.run(|shared| {
+            // First what is newest: a checkpoint in between then only writes what was seen already.
+            let recent: HashMap<ByteString, bool> = {
+                let table = shared.table.read();
+                table.recent_retained().map(|(topic, pointer)| (topic.clone(), pointer.is_some())).collect()
+            };
+            let mut count = recent.values().filter(|there| **there).count() as u64;
+            shared.meta.every_retained(|topic, _| count += u64::from(!recent.contains_key(topic)))?;
+            Ok(count)
         })
         .await
     }

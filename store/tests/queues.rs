@@ -34,6 +34,32 @@ async fn read_all(store: &Store, queue: QueueId) -> Vec<(u64, u64)> {
 }
 
 #[tokio::test]
+async fn a_topic_is_taken_while_a_queue_is_there_for_it_and_retained_messages_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(options(dir.path())).unwrap();
+    assert!(!store.takes("a/b"));
+    let queue = store.open_filters(request("a/+", Keep::Live, History::None)).await.unwrap()[0].id;
+    store.open_union("u", &["#".to_owned()]).await.unwrap();
+    assert!(store.takes("a/b") && store.takes("b") && !store.takes("$SYS/b"));
+    store.delete_queue(store.open_union("u", &[]).await.unwrap().id).await.unwrap();
+    assert!(store.takes("a/b") && !store.takes("b"));
+    store.release_filters(vec![queue]).await.unwrap();
+    assert!(!store.takes("a/b"));
+
+    let retain = |topic: &str, retain| NewRecord { retain, ..numbered(topic, 1) };
+    let set = [retain("a", Retain::Set), retain("b", Retain::Set), retain("c", Retain::No)];
+    store.append(set.to_vec()).await.unwrap();
+    assert_eq!(store.retained_count().await.unwrap(), 2);
+    store.checkpoint().await.unwrap();
+    assert_eq!(store.retained_count().await.unwrap(), 2, "what is written counts once");
+    store
+        .append(vec![retain("a", Retain::Clear), retain("b", Retain::Set), retain("d", Retain::Set)])
+        .await
+        .unwrap();
+    assert_eq!(store.retained_count().await.unwrap(), 2);
+}
+
+#[tokio::test]
 async fn a_live_queue_in_the_place_of_a_durable_one_stays_in_memory() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(options(dir.path())).unwrap();

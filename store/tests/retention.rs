@@ -203,6 +203,7 @@ async fn retained_messages_outlive_their_segments(shards: u16) {
         fill(&store, round * 600..(round + 1) * 600).await;
         until_small(&store).await;
         assert_eq!(retained_numbers(&store).await, expected);
+        assert_eq!(store.retained_count().await.unwrap(), 10);
         for (before, after) in before.iter().zip(store.retained("#", None, 99).await.unwrap()) {
             assert_eq!(after.kept, after.position != before.position);
             assert!(after.position >= before.position);

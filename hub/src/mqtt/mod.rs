@@ -19,6 +19,7 @@
 //! - `share`: shared subscriptions
 //! - `accounts`: which QoS 2 messages in the log no session's document knows of
 //! - `recovery`: sessions take their queues again before a listener opens
+//! - `sys`: what the broker says of itself under `$SYS/`
 //! - `shared`, `stats`: what connections have in common; what is counted
 
 mod accounts;
@@ -36,6 +37,7 @@ mod sessions;
 mod share;
 mod shared;
 mod stats;
+mod sys;
 mod transport;
 
 use std::net::SocketAddr;
@@ -123,6 +125,7 @@ impl Broker {
             runtime.spawn(sessions::watch_due(Arc::clone(shared)));
             runtime.spawn(listener::watch(broker.listeners.clone()));
             runtime.spawn(accounts::watch(Arc::clone(shared)));
+            runtime.spawn(sys::run(Arc::clone(shared)));
         }
         for (socket, listener) in sockets.into_iter().zip(broker.listeners.iter().cloned()) {
             if let Some(runtime) = threads.next() {

@@ -103,6 +103,9 @@ pub struct Options {
     /// no limit.
     #[serde(deserialize_with = "units::duration")]
     pub lag_time_max: Duration,
+    /// How often the topics under `$SYS/` are published that somebody listens to. 0 is never. Default: 10 s.
+    #[serde(deserialize_with = "units::duration")]
+    pub sys_interval: Duration,
 }
 
 /// What becomes of a slow subscriber.
@@ -150,6 +153,7 @@ impl Default for Options {
             lag_policy: LagPolicy::Wait,
             lag_messages_max: 0,
             lag_time_max: Duration::ZERO,
+            sys_interval: Duration::from_secs(10),
         }
     }
 }

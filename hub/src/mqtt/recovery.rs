@@ -140,6 +140,7 @@ async fn recover_session(
     }
     // However many there may be from now on.
     shared.counters.keep_session(0);
+    shared.counters.subscribed(stored.subscriptions.len());
     shared.registry.offline(&client, due(&stored));
     Ok(Some(stored.subscriptions.len()))
 }

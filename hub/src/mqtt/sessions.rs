@@ -113,6 +113,7 @@ pub(super) async fn end_subscription(shared: &Shared, client: &str, gone: &Subsc
         warn!(client, queue = gone.queue.0, %error, "could not delete a cursor");
     }
     release(&shared.store, gone.queue).await;
+    shared.counters.unsubscribed();
 }
 
 /// Ends a session: first the document, so that a crash in between leaves only what recovery sweeps up.
@@ -203,6 +204,7 @@ async fn act(shared: &Shared, client: &ByteString) {
     }
     if session.expires_ms().is_some_and(|due| due <= now) {
         end(shared, &session).await;
+        shared.counters.expire_session();
         shared.registry.remove(client);
     } else {
         shared.registry.offline(client, next_due(&session));

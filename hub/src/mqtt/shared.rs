@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tidemill_store::Store;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use super::Options;
 use super::accounts::Accounts;
@@ -33,6 +33,8 @@ pub(super) struct Shared {
     pub(super) accounts: Accounts,
     pub(super) counters: Counters,
     pub(super) phase: watch::Sender<Phase>,
+    /// Rung when somebody subscribes to topics of the broker's own.
+    pub(super) sys_wanted: Notify,
     /// One permit for each connection that is being told that there is no room for it.
     pub(super) refusals: Arc<Semaphore>,
 }
@@ -52,6 +54,7 @@ impl Shared {
             accounts: Accounts::default(),
             counters: Counters::new(),
             phase: watch::Sender::new(Phase::Running),
+            sys_wanted: Notify::new(),
             refusals: Arc::new(Semaphore::new(REFUSALS_AT_ONCE)),
         })
     }

@@ -27,7 +27,13 @@ macro_rules! tallied {
             sessions: AtomicUsize,
             /// How often each limit was reached.
             reached: Box<[Counter]>,
-            lag_skipped: Counter,
+            lag_skipped: (AtomicU64, Counter),
+            /// The most connections there were.
+            connections_most: AtomicUsize,
+            /// Persistent sessions that have expired.
+            sessions_expired: AtomicU64,
+            /// Subscriptions of all sessions.
+            subscriptions: AtomicUsize,
         }
 
         impl Counters {
@@ -52,7 +58,10 @@ macro_rules! tallied {
                     reached: reached
                         .map(|limit| metrics::counter!("tidemill_mqtt_limit_reached_total", "limit" => limit.key()))
                         .collect(),
-                    lag_skipped: metrics::counter!("tidemill_mqtt_lag_skipped_total"),
+                    lag_skipped: (AtomicU64::new(0), metrics::counter!("tidemill_mqtt_lag_skipped_total")),
+                    connections_most: AtomicUsize::new(0),
+                    sessions_expired: AtomicU64::new(0),
+                    subscriptions: AtomicUsize::new(0),
                     $($name: (
                         AtomicU64::new(0),
                         metrics::counter!(concat!("tidemill_mqtt_", stringify!($name), "_total")),
@@ -82,6 +91,14 @@ macro_rules! tallied {
             pub sessions: u64,
             /// Sessions that outlive their connection.
             pub persistent_sessions: u64,
+            /// Such sessions that have expired.
+            pub sessions_expired: u64,
+            /// The most connections there were at a time.
+            pub connections_most: u64,
+            /// Subscriptions now, those of sessions without a connection included.
+            pub subscriptions: u64,
+            /// Messages that slow subscribers did not get because of `lag_policy`.
+            pub lag_skipped: u64,
             /// Packets, connections and subscriptions refused.
             pub refused: u64,
             $($(#[$doc])* pub $name: u64,)*
@@ -93,6 +110,10 @@ macro_rules! tallied {
                     connections: self.connections.load(Ordering::Relaxed) as u64,
                     sessions: sessions as u64,
                     persistent_sessions: self.sessions.load(Ordering::Relaxed) as u64,
+                    sessions_expired: self.sessions_expired.load(Ordering::Relaxed),
+                    connections_most: self.connections_most.load(Ordering::Relaxed) as u64,
+                    subscriptions: self.subscriptions.load(Ordering::Relaxed) as u64,
+                    lag_skipped: self.lag_skipped.0.load(Ordering::Relaxed),
                     refused: self.refused.load(Ordering::Relaxed),
                     $($name: self.$name.0.load(Ordering::Relaxed),)*
                 }
@@ -128,6 +149,14 @@ tallied! {
     bytes_out "Bytes to clients";
 }
 
+impl BrokerStats {
+    /// Messages that were not delivered to somebody who subscribes to them, whyever.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.expired + self.oversized + self.unreadable + self.skipped + self.lag_skipped
+    }
+}
+
 impl Counters {
     /// Counts a refusal.
     pub(super) fn refuse(&self, reason: ReasonCode) {
@@ -144,7 +173,23 @@ impl Counters {
 
     /// Counts messages that a slow subscriber does not get.
     pub(super) fn lag_skip(&self, messages: u64) {
-        self.lag_skipped.increment(messages);
+        self.lag_skipped.0.fetch_add(messages, Ordering::Relaxed);
+        self.lag_skipped.1.increment(messages);
+    }
+
+    /// Subscriptions came into being, or were found.
+    pub(super) fn subscribed(&self, count: usize) {
+        self.subscriptions.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// A subscription has ended.
+    pub(super) fn unsubscribed(&self) {
+        self.subscriptions.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A session has expired.
+    pub(super) fn expire_session(&self) {
+        self.sessions_expired.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Takes the place of one persistent session, if there is one within `max`; 0 is no bound.
@@ -163,7 +208,8 @@ impl Counters {
         let entered = self
             .connections
             .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |now| (now < max).then_some(now + 1));
-        if entered.is_ok() {
+        if let Ok(before) = entered {
+            self.connections_most.fetch_max(before + 1, Ordering::Relaxed);
             self.connections_gauge.increment(1.0);
         }
         entered.is_ok()

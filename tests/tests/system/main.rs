@@ -17,6 +17,7 @@
 //! - [`bench`] `tidemill bench`
 //! - [`topic_alias`] topics sent as numbers
 //! - [`limits`] what happens when one is reached
+//! - [`sys`] `$SYS` topics
 //! - [`services`] the servers themselves
 
 mod bench;
@@ -31,5 +32,6 @@ mod readback;
 mod refusals;
 mod restart;
 mod services;
+mod sys;
 mod topic_alias;
 mod transports;

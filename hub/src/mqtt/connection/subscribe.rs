@@ -12,7 +12,7 @@ use super::super::codec::{
 };
 use super::super::limits::Limit;
 use super::super::session::{Cursor, Kept, Subscription, SubscriptionKey};
-use super::super::sessions;
+use super::super::{sessions, sys};
 use super::{Close, Connection};
 
 /// A packet that changes subscriptions.
@@ -153,6 +153,7 @@ impl Connection {
             return Ok(Outcome::Refused(ReasonCode::TOPIC_FILTER_INVALID));
         };
         let key = self.session.subscriptions.insert(subscription);
+        self.shared.counters.subscribed(1);
         Ok(Outcome::Granted { key, new: true, qos: options.qos, retain })
     }
 
@@ -183,6 +184,10 @@ impl Connection {
         if send {
             // What is stored from here on comes from the queue.
             self.delivery.replay(key, self.shared.store.next_sequence());
+        }
+        let subscription = self.session.subscriptions.get(key);
+        if new && subscription.is_some_and(|subscription| subscription.filter().starts_with(sys::PREFIX)) {
+            self.shared.sys_wanted.notify_one();
         }
     }
 

@@ -38,6 +38,9 @@ pub(super) fn refuse(
     tracing::debug!(peer = %peer.address, limit = limit.key(), "a connection is refused");
     shared.counters.refuse(reason);
     shared.counters.reached(limit);
+    if !peer.listener.is_plain() {
+        return;
+    }
     let Ok(permit) = Arc::clone(&shared.refusals).try_acquire_owned() else { return };
     if let Some(runtime) = threads.next() {
         runtime.spawn(async move {
