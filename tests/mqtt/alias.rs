@@ -122,3 +122,18 @@ async fn the_server_uses_none_over_the_clients_maximum() {
         }
     }
 }
+
+#[tokio::test]
+async fn the_server_uses_those_that_are_allowed_for_each_connection_anew() {
+    let hub = hub().await;
+    let allowing = connect(Level::V5, "alias-used").lasting().with(&topic_alias_maximum(1));
+    for _ in 0..2 {
+        let mut wire = Wire::with(&hub, &allowing).await;
+        wire.subscribe("alias/used", 0).await;
+        wire.send(&publish("alias/used", "x")).await;
+        wire.expect(&publish("alias/used", "x").with(&topic_alias(1))).await;
+        wire.send(&publish("alias/used", "x")).await;
+        wire.expect(&publish("", "x").with(&topic_alias(1))).await;
+        wire.disconnect().await;
+    }
+}

@@ -2,7 +2,7 @@
 
 use tidemill_tests::mqtt::Level;
 
-use crate::hubs::hub;
+use crate::hubs::{hub, hub_with};
 use crate::wire::*;
 
 fn format(value: u8) -> Build {
@@ -151,4 +151,20 @@ async fn reason_codes_of_other_packets_are_refused() {
     for bad in [0x01, 0x10, 0x84, 0xff] {
         refused(bytes().u8(bad).packet(0xe0), 0x81).await;
     }
+}
+
+#[tokio::test]
+async fn a_payload_that_is_not_what_it_is_said_to_be_is_refused_where_that_is_checked() {
+    let hub = hub_with("payload_format_check: true").await;
+    for (qos, first) in [(1, 0x40), (2, 0x50)] {
+        let mut wire = Wire::nobody(&hub, Level::V5).await;
+        wire.send(&publish("a", b"\xff").qos(qos, 1).with(&format(1))).await;
+        assert_eq!(wire.answer(first).await.reason, 0x99);
+        wire.publish(publish("a", "text").with(&format(1))).await;
+        wire.publish(publish("a", b"\xff").with(&format(0))).await;
+        wire.publish(publish("a", b"\xff")).await;
+    }
+    let mut wire = Wire::nobody(&hub, Level::V5).await;
+    wire.send(&publish("a", b"\xff").with(&format(1))).await;
+    wire.closed_with(0x99).await;
 }
