@@ -13,7 +13,7 @@
 //! - [`goodbye`] PINGREQ, DISCONNECT and errors (3.12 to 3.14, 4.13)
 //! - [`qos`], [`resend`], [`order`], [`flow`], [`size`] (4.3 to 4.6, 4.9)
 //! - [`topics`], [`shared`] (4.7, 4.8)
-//! - [`transport`] (4.2)
+//! - [`transport`] (4.2), [`websocket`] (6)
 
 mod alias;
 mod conformance;
@@ -40,5 +40,6 @@ mod text;
 mod topics;
 mod transport;
 mod unsubscribe;
+mod websocket;
 mod will;
 mod wire;
