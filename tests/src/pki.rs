@@ -70,6 +70,17 @@ impl Authority {
         self.sign(params)
     }
 
+    /// For a server, until the year 2001.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn expired(&self) -> Identity {
+        let mut params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
+        (params.not_before, params.not_after) = (date_time_ymd(2000, 1, 1), date_time_ymd(2001, 1, 1));
+        self.sign(params)
+    }
+
     /// For a device of this common name.
     ///
     /// # Panics

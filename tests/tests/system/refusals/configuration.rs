@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use tidemill_tests::pki::Authority;
 use tidemill_tests::place::{Marked, marked};
 use tidemill_tests::ports;
 use tidemill_tests::services::tidemill::tidemill;
@@ -206,4 +207,39 @@ async fn serve_listens_on_loopback_only_unless_told_in_so_many_words() {
     assert_eq!(ended.status.code(), Some(1), "{}", ended.output());
     assert!(ended.output().contains("0.0.0.0:0"), "{}", ended.output());
     assert!(ended.output().contains("--allow-anonymous"), "{}", ended.output());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_reads_the_certificates_that_a_listener_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new("servers");
+    authority.server(1).write(dir.path(), "one");
+    authority.server(2).write(dir.path(), "two");
+    authority.expired().write(dir.path(), "old");
+    for (name, certificate, key, good, words) in [
+        ("good", "one.pem", "one.key", true, "ok"),
+        ("missing", "none.pem", "one.key", false, "cannot read `none.pem`"),
+        (
+            "mixed up",
+            "one.pem",
+            "two.key",
+            false,
+            "the key `two.key` is not that of the certificate `one.pem`",
+        ),
+        ("swapped", "one.key", "one.pem", false, "`one.key` has no certificate"),
+        ("expired", "old.pem", "old.key", true, "warning: "),
+    ] {
+        let text = format!(
+            "mqtt:\n  listeners:\n    - name: a\n      address: 127.0.0.1:0\n      tls:\n        \
+             certificate: {certificate}\n        key: {key}\n"
+        );
+        fs::write(dir.path().join("tls.yaml"), text).unwrap();
+        let ended = tidemill(dir.path(), &["check", "tls.yaml"]).await;
+        assert_eq!(ended.status.success(), good, "{name}: {}", ended.output());
+        assert!(ended.output().contains(words), "{name}: {}", ended.output());
+        if !good {
+            let line = if words.contains("key `") { 7 } else { 6 };
+            assert!(ended.output().contains(&format!("tls.yaml:{line}:")), "{name}: {}", ended.output());
+        }
+    }
 }
