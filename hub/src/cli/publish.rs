@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::api::shown;
 use super::check::counted;
 use super::{Failed, print};
-use crate::client::{Acked, Client, ClientError, ClientOptions, Publish, Qos, ReasonCode};
+use crate::client::{Acked, Client, ClientError, ClientOptions, ClientTls, Publish, Qos, ReasonCode};
 use crate::mqtt::codec::PublishProperties;
 
 /// Largest message read from a file or standard input, in bytes: MQTT's own limit on a packet.
@@ -52,6 +52,15 @@ pub(super) struct Args {
     /// The hub's MQTT address
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:1883")]
     mqtt: String,
+    /// Speak TLS, and trust what the certificates of this PEM file have signed
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Show this certificate (PEM)
+    #[arg(long, value_name = "FILE", requires_all = ["ca", "key"])]
+    cert: Option<PathBuf>,
+    /// The certificate's key (PEM)
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
 }
 
 fn property(text: &str) -> Result<(String, String), String> {
@@ -62,8 +71,9 @@ fn property(text: &str) -> Result<(String, String), String> {
 pub(super) async fn run(args: Args) -> Result<(), Failed> {
     let publish = message(&args)?;
     let addresses = addresses(&args.mqtt).await?;
+    let tls = tls(&args)?;
     let published = async {
-        let client = connect(&addresses, &args.client_id).await?;
+        let client = connect(&addresses, &args.client_id, tls).await?;
         let refused = send(&client, &publish, args.count).await?;
         client.disconnect().await;
         Ok::<_, ClientError>(refused)
@@ -95,11 +105,26 @@ async fn addresses(mqtt: &str) -> Result<Vec<SocketAddr>, Failed> {
     if found.is_empty() { Err(failed("it has no address".to_owned())) } else { Ok(found) }
 }
 
+/// TLS, if `--ca` asks for it.
+fn tls(args: &Args) -> Result<Option<ClientTls>, Failed> {
+    let Some(ca) = &args.ca else { return Ok(None) };
+    let host = args.mqtt.rsplit_once(':').map_or(args.mqtt.as_str(), |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let loaded = ClientTls::load(host, ca, args.cert.as_deref().zip(args.key.as_deref()));
+    loaded.map(Some).map_err(|error| Failed::because(format!("TLS: {error}")))
+}
+
 /// Connects to the first address that answers: a name may have one of IPv6 where the hub listens on IPv4 only.
-async fn connect(addresses: &[SocketAddr], client_id: &str) -> Result<Client, ClientError> {
+async fn connect(
+    addresses: &[SocketAddr],
+    client_id: &str,
+    tls: Option<ClientTls>,
+) -> Result<Client, ClientError> {
     let mut failed = ClientError::Silent;
     for address in addresses {
-        match Client::connect(ClientOptions::new(*address, client_id)).await {
+        match Client::connect(ClientOptions { tls: tls.clone(), ..ClientOptions::new(*address, client_id) })
+            .await
+        {
             // Nothing comes in: this client does not subscribe.
             Ok((client, _inbox)) => return Ok(client),
             Err(error @ ClientError::Connect { .. }) => failed = error,

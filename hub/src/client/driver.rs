@@ -1,22 +1,23 @@
 //! The task that drives a client's connection, and the [`Inbox`] of what comes in.
 
 use std::collections::{HashSet, VecDeque};
-use std::io;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest, Ready};
+use tokio::io::{Interest, Ready};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::link::{Ending, Link, Waiting};
-use super::{ClientError, ClientOptions};
+use super::{ClientError, ClientOptions, ClientTls};
 use crate::mqtt::codec::{
     Ack, Connack, Connect, ConnectProperties, Decoder, Disconnect, Packet, PacketId, Publish, Qos,
     ReasonCode, VARINT_MAX, Version,
 };
+use crate::mqtt::transport::Transport;
 
 /// Bytes read with one call.
 const READ_BYTES: usize = 64 << 10;
@@ -60,11 +61,17 @@ pub(super) async fn connect(options: &ClientOptions) -> Result<(Arc<Link>, Conna
     Ok((link, connack, Inbox(messages)))
 }
 
-async fn handshake(options: &ClientOptions) -> Result<(TcpStream, Connack, Decoder, BytesMut), ClientError> {
+async fn handshake(options: &ClientOptions) -> Result<(Transport, Connack, Decoder, BytesMut), ClientError> {
     let failed =
         |error: io::Error| ClientError::Connect { address: options.address, error: error.to_string() };
-    let mut stream = TcpStream::connect(options.address).await.map_err(failed)?;
+    let stream = TcpStream::connect(options.address).await.map_err(failed)?;
     stream.set_nodelay(true).map_err(failed)?;
+    let mut stream = match options.tls.clone() {
+        None => Transport::Tcp(stream),
+        Some(ClientTls { config, server }) => {
+            Transport::connect_tls(config, server, stream).await.map_err(failed)?
+        }
+    };
     let session_expiry_s = Some(options.session_expiry_s).filter(|expiry| *expiry > 0);
     let connect = Connect {
         version: Version::V5,
@@ -91,8 +98,13 @@ async fn handshake(options: &ClientOptions) -> Result<(TcpStream, Connack, Decod
             Some(_) => return Err(ClientError::Closed(Some(ReasonCode::PROTOCOL_ERROR))),
             None => {}
         }
-        if stream.read_buf(&mut input).await.map_err(failed)? == 0 {
-            return Err(ClientError::Closed(None));
+        stream.ready(Interest::READABLE).await.map_err(failed)?;
+        input.reserve(READ_BYTES);
+        match stream.try_read_buf(&mut input) {
+            Ok(0) => return Err(ClientError::Closed(None)),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(failed(error)),
         }
     }
 }
@@ -111,7 +123,7 @@ enum Event {
 
 struct Driver {
     link: Arc<Link>,
-    stream: TcpStream,
+    stream: Transport,
     decoder: Decoder,
     input: BytesMut,
     /// What is being written.
@@ -147,7 +159,8 @@ impl Driver {
         self.write()?;
         // With a full inbox the server is not read.
         let blocked = !self.arrived.is_empty();
-        let interest = match (blocked, self.out.is_empty()) {
+        let written = self.out.is_empty() && !self.stream.has_unsent();
+        let interest = match (blocked, written) {
             (false, true) => Some(Interest::READABLE),
             (false, false) => Some(Interest::READABLE | Interest::WRITABLE),
             (true, false) => Some(Interest::WRITABLE),
@@ -197,7 +210,7 @@ impl Driver {
 
     fn write(&mut self) -> Result<(), ClientError> {
         while !self.out.is_empty() {
-            match self.stream.try_write(&self.out) {
+            match self.stream.try_write_vectored(&[IoSlice::new(&self.out)]) {
                 Ok(count) => {
                     self.out.advance(count);
                     self.last_written = Instant::now();
@@ -206,14 +219,15 @@ impl Driver {
                 Err(error) => return Err(lost(error)),
             }
         }
-        Ok(())
+        self.stream.try_flush().map_err(lost)
     }
 
     /// Writes what is left and a DISCONNECT.
     async fn goodbye(&mut self) -> Result<(), ClientError> {
         self.send(&Packet::Disconnect(Disconnect::default()));
         self.stream.write_all(&self.out).await.map_err(lost)?;
-        let _ = self.stream.shutdown().await;
+        self.stream.close();
+        let _ = self.stream.write_all(&[]).await;
         Err(ClientError::Closed(Some(ReasonCode::SUCCESS)))
     }
 

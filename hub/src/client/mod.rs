@@ -8,11 +8,13 @@
 //! - [`Client`], [`Acked`]: publishing, subscribing, going
 //! - `options`: [`ClientOptions`], [`ClientError`]
 //! - `link`: what the client and its task share: buffer, packet identifiers, who waits for what
+//! - `tls`: whom it trusts, and what it shows
 //! - `driver`: the task: socket, keep alive, incoming messages; [`Inbox`]
 
 mod driver;
 mod link;
 mod options;
+mod tls;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -25,6 +27,7 @@ use tokio::sync::oneshot;
 
 pub use driver::Inbox;
 pub use options::{ClientError, ClientOptions};
+pub use tls::ClientTls;
 
 use crate::mqtt::codec::{Packet, Subscribe, SubscribeProperties, SubscriptionOptions, TopicRequest, topic};
 pub use crate::mqtt::codec::{Publish, Qos, ReasonCode};

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use bytestring::ByteString;
 
+use super::ClientTls;
 use crate::mqtt::codec::{DecodeError, LastWill, ReasonCode};
 
 /// How to connect.
@@ -13,6 +14,8 @@ use crate::mqtt::codec::{DecodeError, LastWill, ReasonCode};
 pub struct ClientOptions {
     /// The server.
     pub address: SocketAddr,
+    /// TLS, if it is to be spoken.
+    pub tls: Option<ClientTls>,
     /// Who this is; empty lets the server give a name.
     pub client_id: ByteString,
     /// Whether to begin with a new session.
@@ -42,6 +45,7 @@ impl ClientOptions {
     pub fn new(address: SocketAddr, client_id: impl Into<ByteString>) -> Self {
         ClientOptions {
             address,
+            tls: None,
             client_id: client_id.into(),
             clean_start: true,
             session_expiry_s: 0,

@@ -38,7 +38,7 @@ mod share;
 mod shared;
 mod stats;
 mod sys;
-mod transport;
+pub(crate) mod transport;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

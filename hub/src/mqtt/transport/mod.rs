@@ -22,16 +22,20 @@ mod upgrade;
 mod websocket;
 
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use tokio::io::{Interest, Ready};
 use tokio::net::TcpStream;
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
 
 pub(super) use self::establish::establish;
 use self::layered::Layered;
+use self::tls::Tls;
 
 /// See the module's text.
-pub(super) enum Transport {
+pub(crate) enum Transport {
     /// The socket, and nothing on it.
     Tcp(TcpStream),
     /// Something on it. Boxed, so that plain connections stay small.
@@ -39,8 +43,37 @@ pub(super) enum Transport {
 }
 
 impl Transport {
+    /// A client's end of TLS, with a server of this name.
+    pub(crate) async fn connect_tls(
+        config: Arc<ClientConfig>,
+        server: ServerName<'static>,
+        socket: TcpStream,
+    ) -> io::Result<Transport> {
+        let tls = Tls::connect(config, server, socket).await?;
+        Ok(Transport::Layered(Box::new(Layered::tls(tls))))
+    }
+
+    /// Writes all of it. For clients: a listener's end writes what can be written now.
+    pub(crate) async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        loop {
+            while !bytes.is_empty() {
+                match self.try_write_vectored(&[IoSlice::new(bytes)]) {
+                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error),
+                }
+            }
+            self.try_flush()?;
+            if bytes.is_empty() && !self.has_unsent() {
+                return Ok(());
+            }
+            self.ready(Interest::WRITABLE).await?;
+        }
+    }
+
     /// Waits until something of `interest` can perhaps be done.
-    pub(super) async fn ready(&mut self, interest: Interest) -> io::Result<Ready> {
+    pub(crate) async fn ready(&mut self, interest: Interest) -> io::Result<Ready> {
         let socket = match self {
             Transport::Tcp(socket) => socket,
             Transport::Layered(layered) => {
@@ -56,7 +89,7 @@ impl Transport {
     }
 
     /// Appends what has come to `input`; 0 bytes when nothing will come any more.
-    pub(super) fn try_read_buf(&mut self, input: &mut BytesMut) -> io::Result<usize> {
+    pub(crate) fn try_read_buf(&mut self, input: &mut BytesMut) -> io::Result<usize> {
         match self {
             Transport::Tcp(socket) => socket.try_read_buf(input),
             Transport::Layered(layered) => layered.read_into(input),
@@ -65,7 +98,7 @@ impl Transport {
 
     /// Writes what can be written now; how many bytes of `slices` are taken over. What is taken over may have
     /// to be flushed.
-    pub(super) fn try_write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    pub(crate) fn try_write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Transport::Tcp(socket) => socket.try_write_vectored(slices),
             Transport::Layered(layered) => layered.write_vectored(slices),
@@ -73,7 +106,7 @@ impl Transport {
     }
 
     /// Whether bytes that were taken over still wait for the socket; at most [`layered::UNSENT_BYTES_MAX`].
-    pub(super) fn has_unsent(&self) -> bool {
+    pub(crate) fn has_unsent(&self) -> bool {
         match self {
             Transport::Tcp(_) => false,
             Transport::Layered(layered) => layered.has_unsent(),
@@ -81,7 +114,7 @@ impl Transport {
     }
 
     /// Writes as much of them as can be written now.
-    pub(super) fn try_flush(&mut self) -> io::Result<()> {
+    pub(crate) fn try_flush(&mut self) -> io::Result<()> {
         match self {
             Transport::Tcp(_) => Ok(()),
             Transport::Layered(layered) => layered.flush(),
@@ -89,7 +122,7 @@ impl Transport {
     }
 
     /// Says goodbye in each layer's own way. Nothing can be written after it; the goodbyes may have to be flushed.
-    pub(super) fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         if let Transport::Layered(layered) = self {
             layered.close();
         }

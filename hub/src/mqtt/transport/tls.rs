@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::{ServerConfig, ServerConnection};
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, Connection, ServerConfig};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::super::peer::Certificate;
 use super::layered::{PIECES_PER_READ, UNSENT_BYTES_MAX};
@@ -14,16 +15,30 @@ use super::socket::Socket;
 
 /// A connection whose handshake is over.
 pub(super) struct Tls {
-    session: ServerConnection,
+    session: Connection,
     socket: Socket,
 }
 
 impl Tls {
     /// Does the handshake.
     pub(super) async fn accept(config: Arc<ServerConfig>, socket: TcpStream) -> io::Result<Box<Tls>> {
-        let (socket, mut session) = TlsAcceptor::from(config).accept(socket).await?.into_inner();
+        let (socket, session) = TlsAcceptor::from(config).accept(socket).await?.into_inner();
+        Ok(Tls::new(session.into(), socket))
+    }
+
+    /// Does the handshake as a client, with a server of this name.
+    pub(super) async fn connect(
+        config: Arc<ClientConfig>,
+        server: ServerName<'static>,
+        socket: TcpStream,
+    ) -> io::Result<Box<Tls>> {
+        let (socket, session) = TlsConnector::from(config).connect(server, socket).await?.into_inner();
+        Ok(Tls::new(session.into(), socket))
+    }
+
+    fn new(mut session: Connection, socket: TcpStream) -> Box<Tls> {
         session.set_buffer_limit(Some(UNSENT_BYTES_MAX));
-        Ok(Box::new(Tls { session, socket: Socket(socket) }))
+        Box::new(Tls { session, socket: Socket(socket) })
     }
 
     /// The client's certificate, which the handshake has found good; `None` if it showed none.

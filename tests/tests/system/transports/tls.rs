@@ -2,6 +2,7 @@
 
 use tidemill_tests::mqtt::{Client, Connect};
 use tidemill_tests::services::mosquitto::{Subscriber, Version, publish, subscribe_once};
+use tidemill_tests::services::tidemill::tidemill;
 use tidemill_tests::wait;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -108,6 +109,29 @@ async fn a_goodbye_has_one_of_tls_behind_it() {
     let (_, read) = tokio::join!(stopping, tls.read_to_end(&mut rest));
     read.expect("an end that TLS knows of");
     assert!(rest.windows(3).any(|bytes| bytes[0] == 0xE0 && bytes[2] == 0x8B), "{rest:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pub_speaks_tls_and_shows_a_certificate() {
+    let site = Site::start(&["", ", MUTUAL"]).await;
+    site.devices.device("car-7", 7).write(site.hub.dir(), "car-7");
+    let mut subscriber = Client::connect(site.address(0), &Connect::clean("subscriber")).await;
+    subscriber.subscribe(&[("pub", 0)]).await;
+    let address = format!("localhost:{}", site.address(1).port());
+    let message = "x".repeat(100_000);
+    let plain = ["pub", "pub", &message, "--mqtt", &address];
+    let known = [&plain[..], &["--ca", "servers.pem", "--cert", "car-7.pem", "--key", "car-7.key"]].concat();
+    let published = tidemill(site.hub.dir(), &known).await;
+    assert!(published.status.success(), "{}", published.output());
+    assert_eq!(subscriber.message().await.payload, message);
+    for stranger in [
+        &plain[..],
+        &[&plain[..], &["--ca", "servers.pem"]].concat(),
+        &[&plain[..], &["--ca", "none.pem"]].concat(),
+    ] {
+        let refused = tidemill(site.hub.dir(), stranger).await;
+        assert!(!refused.status.success(), "{stranger:?} was let in");
+    }
 }
 
 /// How often certificates were read again, with this result.
