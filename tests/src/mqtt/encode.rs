@@ -17,13 +17,16 @@ pub struct Connect {
     pub expiry_s: u32,
     /// Keep alive in seconds.
     pub keep_alive_s: u16,
+    /// A will with QoS 1: topic, payload, and in 5.0 its delay in seconds.
+    pub will: Option<(String, String, u32)>,
 }
 
 impl Connect {
     /// A session of MQTT 5.0 that ends with its connection.
     #[must_use]
     pub fn clean(client: impl Into<String>) -> Connect {
-        Connect { level: Level::V5, client: client.into(), clean: true, expiry_s: 0, keep_alive_s: 60 }
+        let client = client.into();
+        Connect { level: Level::V5, client, clean: true, expiry_s: 0, keep_alive_s: 60, will: None }
     }
 
     /// A session of MQTT 5.0 that is found again.
@@ -38,13 +41,20 @@ impl Connect {
         Connect { level, ..self }
     }
 
+    /// The same with a will.
+    #[must_use]
+    pub fn will(self, topic: &str, payload: &str, delay_s: u32) -> Connect {
+        Connect { will: Some((topic.to_owned(), payload.to_owned(), delay_s)), ..self }
+    }
+
     /// The packet.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let mut body = BytesMut::new();
         string(&mut body, "MQTT");
         body.put_u8(self.level as u8);
-        body.put_u8(u8::from(self.clean) << 1);
+        let will = if self.will.is_some() { 1 << 2 | 1 << 3 } else { 0 };
+        body.put_u8(u8::from(self.clean) << 1 | will);
         body.put_u16(self.keep_alive_s);
         if self.level == Level::V5 {
             // One property: Session Expiry Interval.
@@ -53,6 +63,16 @@ impl Connect {
             body.put_u32(self.expiry_s);
         }
         string(&mut body, &self.client);
+        if let Some((topic, payload, delay_s)) = &self.will {
+            if self.level == Level::V5 {
+                // One property: Will Delay Interval.
+                body.put_u8(5);
+                body.put_u8(0x18);
+                body.put_u32(*delay_s);
+            }
+            string(&mut body, topic);
+            string(&mut body, payload);
+        }
         packet(0x10, &body)
     }
 }

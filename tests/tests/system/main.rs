@@ -11,6 +11,7 @@
 //! - [`delivery`] targets that refuse, fail or are away
 //! - [`overlap`] subscriptions that overlap
 //! - [`restart`] a graceful stop and a start in place
+//! - [`killed`] what a client is owed when the hub is killed
 //! - [`refusals`] bad input
 //! - [`examples`] the examples
 //! - [`transports`] TLS, WebSocket, the PROXY protocol
@@ -25,6 +26,7 @@ mod cli;
 mod clients;
 mod delivery;
 mod examples;
+mod killed;
 mod limits;
 mod mqtt_clients;
 mod overlap;

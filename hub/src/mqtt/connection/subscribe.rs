@@ -11,7 +11,7 @@ use super::super::codec::{
     TopicRequest, Unsuback, Unsubscribe, Version, answer_bytes_min,
 };
 use super::super::limits::Limit;
-use super::super::session::{Cursor, Kept, Subscription, SubscriptionKey};
+use super::super::session::{Cursor, Kept, RetainedPlace, Subscription, SubscriptionKey};
 use super::super::{sessions, sys};
 use super::{Close, Connection};
 
@@ -52,12 +52,19 @@ impl Connection {
             let outcome = self.subscribe_one(request, id).await?;
             outcomes.push(outcome);
         }
+        for outcome in &outcomes {
+            if let Outcome::Granted { key, new, retain, .. } = *outcome {
+                self.wants_retained(key, new, retain).await;
+            }
+        }
         let granted = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Granted { .. }));
         if granted && let Err(error) = self.write_session().await {
             warn!(client = &*self.session.client, %error, "a subscription cannot be written");
             for outcome in &mut outcomes {
-                if let Outcome::Granted { key, new: true, .. } = *outcome {
-                    self.drop_subscription(key).await;
+                match *outcome {
+                    Outcome::Granted { key, new: true, .. } => self.drop_subscription(key).await,
+                    Outcome::Granted { key, .. } => self.retain_none(key),
+                    Outcome::Refused(_) => {}
                 }
                 *outcome = Outcome::Refused(ReasonCode::UNSPECIFIED_ERROR);
             }
@@ -73,8 +80,8 @@ impl Connection {
         let suback = Suback { id: subscribe.id, properties, reasons: reasons.collect() };
         self.send(&Packet::Suback(suback));
         for outcome in outcomes {
-            if let Outcome::Granted { key, new, retain, .. } = outcome {
-                self.subscribed(key, new, retain);
+            if let Outcome::Granted { key, new, .. } = outcome {
+                self.subscribed(key, new);
             }
         }
         Ok(())
@@ -172,22 +179,47 @@ impl Connection {
     }
 
     /// Starts delivery of a subscription that stands.
-    fn subscribed(&mut self, key: SubscriptionKey, new: bool, retain: RetainHandling) {
+    fn subscribed(&mut self, key: SubscriptionKey, new: bool) {
         if new {
             self.start(key);
         }
-        let send = match retain {
-            RetainHandling::Always => true,
-            RetainHandling::New => new,
-            RetainHandling::Never => false,
-        };
-        if send {
-            // What is stored from here on comes from the queue.
-            self.delivery.replay(key, self.shared.store.next_sequence());
+        if self.session.subscriptions.get(key).is_some_and(|subscription| subscription.retained.is_some()) {
+            self.delivery.replay(key);
         }
         let subscription = self.session.subscriptions.get(key);
         if new && subscription.is_some_and(|subscription| subscription.filter().starts_with(sys::PREFIX)) {
             self.shared.sys_wanted.notify_one();
+        }
+    }
+
+    /// Notes whether a subscription is to be sent retained messages, so that it is written with it. One that is kept and for which
+    /// there are none has none noted, and so needs no second writing once they are sent.
+    async fn wants_retained(&mut self, key: SubscriptionKey, new: bool, retain: RetainHandling) {
+        let wants = match retain {
+            RetainHandling::Always => true,
+            RetainHandling::New => new,
+            RetainHandling::Never => false,
+        };
+        let Some(subscription) = self.session.subscriptions.get(key).filter(|_| wants) else { return };
+        // What is stored from here on comes from the queue.
+        let before = self.shared.store.next_sequence();
+        if self.is_kept() && subscription.options.qos > Qos::AtMostOnce {
+            let filter = subscription.filter().to_owned();
+            let first = self.shared.store.retained(&filter, None, 1).await;
+            // If they cannot be read, delivery says so.
+            if first.is_ok_and(|first| first.is_empty()) {
+                return self.retain_none(key);
+            }
+        }
+        if let Some(subscription) = self.session.subscriptions.get_mut(key) {
+            subscription.retained = Some(Box::new(RetainedPlace { before, after: ByteString::new() }));
+        }
+    }
+
+    /// A subscription is sent no retained messages.
+    fn retain_none(&mut self, key: SubscriptionKey) {
+        if let Some(subscription) = self.session.subscriptions.get_mut(key) {
+            subscription.retained = None;
         }
     }
 

@@ -121,7 +121,12 @@ impl Stored {
             id: subscription.id,
             queue: subscription.queue,
             next: subscription.cursor.next(),
-            retained: subscription.retained.as_deref().cloned(),
+            // With QoS 0 they are not promised.
+            retained: subscription
+                .retained
+                .as_deref()
+                .filter(|_| subscription.options.qos > Qos::AtMostOnce)
+                .cloned(),
         };
         Stored {
             expiry_s: session.expiry_s,
@@ -401,6 +406,8 @@ mod tests {
     use proptest::option;
     use proptest::prelude::*;
 
+    use std::collections::HashMap;
+
     use super::*;
 
     fn will() -> impl Strategy<Value = Will> {
@@ -601,6 +608,89 @@ mod tests {
         assert_eq!((&*will.last_will.topic, will.last_will.properties.delay_s), ("w", Some(30)));
         // What is written next is the same in the version of today.
         assert_eq!(Stored::decode(stored.encode()), Ok(stored));
+    }
+
+    /// A document of version 2 as the program wrote it; never to be changed.
+    const VERSION_2: &[u8] = b"\x02\x00\0\0\0\x3c\
+        \0\0\0\x02\
+        \0\x03a/#\x01\0\0\0\x07\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x0e\x01\0\0\0\0\0\0\0\x2a\0\x03a/b\
+        \0\x01b\x02\0\0\0\0\0\0\0\0\0\0\0\x04\0\0\0\0\0\0\0\x05\0\
+        \0\x01\0\x09\0\0\0\0\0\0\0\x64\
+        \0\x01\
+        \0\x02\x01\0\0\0\0\0\0\0\x07\0\0\0\x01\0\0\0\x02\0\0\0\0\0\0\0\0\0\0\0\x0c\
+        \0\0\0\x01\0\0\0\0\0\0\0\x04";
+
+    #[test]
+    fn version_2_is_read() {
+        let stored = Stored::decode(Bytes::from_static(VERSION_2)).unwrap();
+        let retained: Vec<_> = stored.subscriptions.iter().map(|of| of.retained.clone()).collect();
+        assert_eq!(retained, [Some(RetainedPlace { before: 42, after: "a/b".into() }), None]);
+        assert_eq!((stored.unreleased.len(), stored.accounts_to), (1, 100));
+        assert_eq!(stored.in_flight[0].from[..], [(0, 12), (1, 4)]);
+        assert_eq!(stored.encode(), VERSION_2);
+    }
+
+    #[test]
+    fn what_the_log_has_is_accounted_for_once() {
+        let mut stored = Stored::decode(Bytes::from_static(VERSION_2)).unwrap();
+        let id = |value| PacketId::new(value).unwrap();
+        assert!(
+            !stored.account_for([(id(3), 99), (id(9), 80)]),
+            "both were there when it was written; 3 is released"
+        );
+        assert!(stored.account_for([(id(4), 100), (id(9), 130), (id(5), 120)]), "9 came again since");
+        let unreleased: Vec<u16> = stored.unreleased.iter().map(|id| id.get()).collect();
+        assert_eq!((&unreleased[..], stored.accounts_to), (&[9, 4, 5][..], 131));
+        assert!(!stored.account_for([(id(6), 130)]));
+        assert!(!stored.limit_to(131) && stored.limit_to(125));
+        assert_eq!(stored.accounts_to, 125);
+    }
+
+    proptest! {
+        /// Against a client that publishes, has receipts and releases in any order that the protocol allows, a document
+        /// written at any moment, and a log that is read from its place on.
+        #[test]
+        fn identifiers_after_a_crash_are_those_not_released(
+            steps in vec((0..4_u8, 1..6_u16), 0..80),
+        ) {
+            let mut session = Session::new("c".into(), 60);
+            let mut written = Stored::of(&session);
+            let (mut log, mut sequence) = (HashMap::new(), 10_u64);
+            // Identifiers on their way to the disk, in order; and those that the client has not released.
+            let (mut submitted, mut open) = (std::collections::VecDeque::new(), std::collections::BTreeSet::new());
+            for (step, value) in steps {
+                let id = PacketId::new(value).unwrap();
+                match step {
+                    0 | 1 => {
+                        if session.inbound.arrive(Qos::ExactlyOnce, id, None) == Ok(super::super::Arrival::New) {
+                            sequence += 1 + u64::from(value);
+                            log.insert(id, sequence);
+                            open.insert(id);
+                            submitted.push_back((id, sequence));
+                        }
+                    }
+                    2 => {
+                        if let Some((id, at)) = submitted.pop_front() {
+                            session.inbound.account_to(at + 1);
+                            session.inbound.received(id, true);
+                        }
+                    }
+                    _ => {
+                        // A client releases what PUBREC came for.
+                        if session.inbound.unreleased().any(|of| of == id) && session.inbound.release(id) {
+                            open.remove(&id);
+                        }
+                        if session.take_changed() {
+                            written = Stored::of(&session);
+                        }
+                    }
+                }
+                let mut back = written.clone();
+                back.account_for(log.iter().map(|(id, sequence)| (*id, *sequence)));
+                let unreleased: std::collections::BTreeSet<PacketId> = back.unreleased.iter().copied().collect();
+                prop_assert_eq!(&unreleased, &open);
+            }
+        }
     }
 
     #[test]

@@ -121,7 +121,13 @@ impl Connection {
         self.delivery.resend = self.session.window.in_order().into_iter().map(|(id, _)| id).collect();
         self.delivery.overlaps = Overlaps::of(&self.session.subscriptions);
         let keys: Vec<SubscriptionKey> = self.session.subscriptions.iter().map(|(key, _)| key).collect();
-        keys.into_iter().for_each(|key| self.take_up(key));
+        for key in keys {
+            self.take_up(key);
+            if self.session.subscriptions.get(key).is_some_and(|subscription| subscription.retained.is_some())
+            {
+                self.delivery.replay(key);
+            }
+        }
     }
 
     /// Starts the delivery of a new subscription.

@@ -1,11 +1,13 @@
 //! Retained messages for subscriptions that are new: to each of them, whatever others match too (3.3.1.3).
+//!
+//! How far they were sent is the subscription's and is written with it, so that a connection that comes back goes on there.
 
 use std::collections::VecDeque;
 
 use tidemill_store::Record;
 
 use super::super::super::codec::Qos;
-use super::super::super::session::{Sources, SubscriptionKey};
+use super::super::super::session::{Kept, Sources, SubscriptionKey};
 use super::super::{Close, Connection};
 use super::offer::Offer;
 use super::{Delivery, unavailable};
@@ -13,24 +15,19 @@ use super::{Delivery, unavailable};
 /// Retained messages read at a time.
 const RETAINED_PAGE: usize = 32;
 
-/// Retained messages on their way to a new subscription.
+/// Retained messages on their way to a subscription; how far they have come is the subscription's to know.
 pub(super) struct Replay {
     key: SubscriptionKey,
-    /// Topic of the last one seen.
-    after: Option<String>,
-    /// What was stored from this sequence on comes from the queue.
-    before: u64,
     page: VecDeque<Record>,
     /// Whether `page` is the last.
     last: bool,
 }
 
 impl Delivery {
-    /// Retained messages stored before a sequence are to be sent to a subscription.
-    pub(in super::super) fn replay(&mut self, key: SubscriptionKey, before: u64) {
+    /// A subscription has retained messages to be sent.
+    pub(in super::super) fn replay(&mut self, key: SubscriptionKey) {
         self.forget_replay(key);
-        let page = VecDeque::new();
-        self.replays.push_back(Replay { key, after: None, before, page, last: false });
+        self.replays.push_back(Replay { key, page: VecDeque::new(), last: false });
         self.blocked = false;
     }
 
@@ -46,15 +43,16 @@ impl Connection {
         while self.has_room() {
             let Some(mut replay) = self.delivery.replays.pop_front() else { return Ok(()) };
             let Some(subscription) = self.session.subscriptions.get(replay.key) else { continue };
+            let Some(place) = subscription.retained.as_deref() else { continue };
+            let before = place.before;
             let options = subscription.options;
             let subscription_id = subscription.id;
             if replay.page.is_empty() && !replay.last {
                 let filter = subscription.filter().to_owned();
-                let after = replay.after.as_deref();
-                let page = self.shared.store.retained(&filter, after, RETAINED_PAGE).await;
+                let after = Some(place.after.to_string()).filter(|after| !after.is_empty());
+                let page = self.shared.store.retained(&filter, after.as_deref(), RETAINED_PAGE).await;
                 let page = page.map_err(|error| unavailable(&error))?;
                 replay.last = page.is_empty();
-                replay.after = page.last().map(|record| record.topic.to_string()).or(replay.after);
                 replay.page = page.into();
             }
             while self.has_room() {
@@ -64,8 +62,9 @@ impl Connection {
                     return Ok(());
                 }
                 let Some(record) = replay.page.pop_front() else { break };
+                self.retained_seen(replay.key, &record);
                 // A kept one is in no queue, however late it was written.
-                if record.sequence >= replay.before && !record.kept {
+                if record.sequence >= before && !record.kept {
                     continue;
                 }
                 self.offer(Offer {
@@ -77,10 +76,29 @@ impl Connection {
                     no_local: options.no_local,
                 });
             }
-            if !replay.last {
+            if replay.last {
+                self.retained_sent(replay.key);
+            } else {
                 self.delivery.replays.push_front(replay);
             }
         }
         Ok(())
+    }
+
+    /// A retained message is about to be sent to a subscription, or passed over.
+    fn retained_seen(&mut self, key: SubscriptionKey, record: &Record) {
+        let subscription = self.session.subscriptions.get_mut(key);
+        if let Some(place) = subscription.and_then(|subscription| subscription.retained.as_mut()) {
+            place.after = record.topic.clone();
+        }
+    }
+
+    /// All of them were sent. What is written says otherwise, and would have them sent again after a crash.
+    fn retained_sent(&mut self, key: SubscriptionKey) {
+        let Some(subscription) = self.session.subscriptions.get_mut(key) else { return };
+        subscription.retained = None;
+        if subscription.options.qos > Qos::AtMostOnce && self.session.kept == Kept::Whole {
+            self.hold();
+        }
     }
 }
