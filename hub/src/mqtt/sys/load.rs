@@ -7,8 +7,11 @@ use super::super::BrokerStats;
 /// Minutes that are averaged over.
 const MINUTES: [u32; 3] = [1, 5, 15];
 
+/// A count that only grows.
+type Count = fn(&BrokerStats) -> u64;
+
 /// What is averaged: its name below `$SYS/broker/load/`, and the count that it grows with.
-const SOURCES: [(&str, fn(&BrokerStats) -> u64); 8] = [
+const SOURCES: [(&str, Count); 8] = [
     ("messages/received", |stats| stats.packets_in),
     ("messages/sent", |stats| stats.packets_out),
     ("publish/received", |stats| stats.published),
