@@ -30,6 +30,7 @@ mod text;
 
 pub use connections::Connections;
 pub use connector::{BatchMax, Connection, Connector, Fault, Follow, OutEvent, SendError, Sink, Target};
+pub use secret::{Secret, SecretError};
 
 /// Directives (of `tracing_subscriber::EnvFilter`) that a log filter must hold when these connectors are used.
 ///

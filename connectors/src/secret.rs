@@ -16,7 +16,7 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 /// A text with references. `Debug` shows neither its text nor its values.
 #[derive(Clone, Deserialize)]
 #[serde(try_from = "String")]
-pub(crate) struct Secret {
+pub struct Secret {
     parts: Vec<Part>,
 }
 
@@ -29,7 +29,7 @@ enum Part {
 
 /// Why a secret cannot be read. Names the reference, never the value.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum SecretError {
+pub enum SecretError {
     /// `${` without its `}`.
     #[error("`${{` without its `}}`")]
     Open,
@@ -46,7 +46,10 @@ pub(crate) enum SecretError {
 
 impl Secret {
     /// Reads a text with references. None is looked up.
-    pub(crate) fn parse(text: &str) -> Result<Self, SecretError> {
+    ///
+    /// # Errors
+    /// A reference is none.
+    pub fn parse(text: &str) -> Result<Self, SecretError> {
         let mut parts = Vec::new();
         let mut plain = String::new();
         let mut rest = text;
@@ -72,7 +75,10 @@ impl Secret {
     }
 
     /// The text with every reference replaced by its value.
-    pub(crate) fn reveal(&self) -> Result<String, SecretError> {
+    ///
+    /// # Errors
+    /// A variable or a file is not there.
+    pub fn reveal(&self) -> Result<String, SecretError> {
         self.reveal_with(str::to_owned)
     }
 

@@ -17,6 +17,8 @@ use tracing::{error, info};
 use crate::api;
 use crate::config::{Config, Rules};
 use crate::flow::{Flow, View};
+use crate::mqtt::access::settings::Settings;
+use crate::mqtt::access::{Access, AccessError};
 use crate::mqtt::{self, Broker};
 use crate::telemetry;
 
@@ -61,6 +63,9 @@ pub enum StartError {
     /// The broker: its sessions or its listeners.
     #[error("MQTT: {0}")]
     Mqtt(String),
+    /// A file or a secret that says who may connect.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The HTTP API's listener.
     #[error("HTTP: cannot listen on {address}: {error}; choose another address with --http or `http.listen`")]
     Http {
@@ -91,10 +96,11 @@ impl Hub {
 
     async fn start_on(store: Store, config: Config) -> Result<Hub, StartError> {
         let limits = api::limits(&config);
-        let Config { mqtt, http, rules, .. } = config;
+        let Config { mqtt, access, http, rules, .. } = config;
+        let access = open_access(access).await?;
         let flow = Flow::start(&store, &rules).await?;
         let view = Arc::new(ArcSwap::new(flow.view()));
-        let broker = match Broker::start(mqtt, store.clone()).await {
+        let broker = match Broker::start(mqtt, access, store.clone()).await {
             Ok(broker) => Arc::new(broker),
             Err(error) => {
                 flow.stop(Instant::now()).await;
@@ -177,6 +183,12 @@ impl Hub {
         }
     }
 
+    /// Puts other sources of authentication and other access rules to work. Connections that do what is not allowed any
+    /// more are cut.
+    pub fn replace_access(&self, access: Access) {
+        self.broker.replace_access(access);
+    }
+
     fn put_to_work(&self, work: &mut Work, flow: Flow) {
         self.view.store(flow.view());
         work.flow = Some(flow);
@@ -196,6 +208,15 @@ impl Hub {
         info!("stopped");
         closed
     }
+}
+
+/// Reads what says who may connect, off the async threads.
+///
+/// # Errors
+/// A file or a secret is not there, or is none.
+pub async fn open_access(settings: Settings) -> Result<Access, AccessError> {
+    let opened = tokio::task::spawn_blocking(move || Access::open(&settings)).await;
+    opened.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
 }
 
 /// Opens the store off the async threads: it may read much before it is ready.

@@ -6,6 +6,8 @@
 //! # Layout
 //! - `serve`: run a hub
 //! - `check`: is a configuration good?
+//! - `passwd`: users of a password file
+//! - `access`: what rules say about somebody
 //! - `publish`: publish messages
 //! - `tail`: print the records of a running hub
 //! - `why`: what became of one record
@@ -17,10 +19,12 @@
 //!
 //! `demo` is [`crate::demo`]'s, `bench` is `crate::bench`'s, `schema` prints the rule language's JSON Schema.
 
+mod access;
 mod api;
 mod check;
 mod clients;
 mod limits;
+mod passwd;
 mod publish;
 mod serve;
 mod store;
@@ -48,6 +52,10 @@ enum Command {
     Serve(serve::Args),
     /// Check configurations and rule files
     Check(check::Args),
+    /// Give users of a password file a password, or take them out of it
+    Passwd(passwd::Args),
+    /// Tell what access rules say about somebody
+    Access(access::Args),
     /// Run a hub with a simulated fleet, and account for every message
     Demo(demo::Args),
     /// Print the records of a running hub
@@ -88,6 +96,8 @@ pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(args) => serve::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Passwd(args) => passwd::run(&args),
+        Command::Access(args) => access::run(&args),
         Command::Demo(args) => limits::raise().and_then(|()| on_runtime(demo::run(args))),
         Command::Tail(args) => on_runtime(tail::run(args)),
         Command::Pub(args) => on_runtime(publish::run(args)),

@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 use super::check::counted;
 use super::{Failed, limits, on_runtime, print};
 use crate::config::{self, Config, Flags, Source};
-use crate::hub::{Hub, ReloadError};
+use crate::hub::{Hub, ReloadError, open_access};
 use crate::telemetry::{self, LogSink};
 
 /// A signal so soon after the first is the same one: `timeout` and shells signal a program and its group.
@@ -80,13 +80,22 @@ async fn reload(hub: &Hub, source: &Source, patience: Duration) {
     match loaded {
         Ok(Ok(config)) => {
             let rules = config.rules.set.rules.len();
+            let access = match open_access(config.access).await {
+                Ok(access) => access,
+                Err(error) => {
+                    error!(%error, "the configuration is not reloaded: the rules at work stay");
+                    return;
+                }
+            };
+            // First, so that nobody waits for targets to be told that it may not go on.
+            hub.replace_access(access);
             hub.reload_certificates(&config.mqtt);
             match hub.reload(config.rules, patience).await {
                 Ok(()) => {
                     info!(
                         rules,
-                        "connections, rules and certificates are reloaded; other settings are read at start only"
-                    )
+                        "connections, rules, access and certificates are reloaded; other settings are read at start only"
+                    );
                 }
                 Err(error @ ReloadError::Kept(_)) => {
                     error!(%error, "the configuration is not reloaded: the rules at work stay");

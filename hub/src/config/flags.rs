@@ -29,7 +29,7 @@ pub struct Flags {
     /// File with connections and rules, beside those of the configuration; may be given several times
     #[arg(long, value_name = "FILE")]
     pub rules: Vec<PathBuf>,
-    /// Let anyone who reaches an address beyond loopback connect (there is no authentication yet)
+    /// Let anyone who reaches an address beyond loopback connect without saying who they are
     #[arg(long)]
     pub allow_anonymous: bool,
 }

@@ -1,5 +1,6 @@
-//! Nothing listens beyond loopback by accident: there is no authentication yet, so whoever can connect can
-//! publish, read and see everything. An address beyond loopback needs `allow_anonymous: true` in so many words.
+//! Nothing listens beyond loopback by accident: where nobody is asked who it is, whoever can connect can publish, read
+//! and see everything. An address beyond loopback needs `access.authentication`, or `allow_anonymous: true` in so many
+//! words.
 
 use std::net::SocketAddr;
 

@@ -5,6 +5,7 @@ use tidemill_rules::yaml::Node;
 
 use super::listen::{self, Place};
 use crate::mqtt;
+use crate::mqtt::access::settings::Settings;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -16,7 +17,7 @@ pub(super) struct Found {
 }
 
 /// Looks at the entries of `mqtt:`, the file's map.
-pub(super) fn check(mqtt: &Node, options: &mqtt::Options) -> Found {
+pub(super) fn check(mqtt: &Node, options: &mqtt::Options, access: &Settings) -> Found {
     let mut found = Found::default();
     let all = options.all_listeners();
     let nodes = mqtt.get("listeners").and_then(Node::as_seq).unwrap_or_default();
@@ -26,7 +27,10 @@ pub(super) fn check(mqtt: &Node, options: &mqtt::Options) -> Found {
         if let Err(error) = listener.check(before) {
             found.problems.push(key(error.key).diagnostic(error.to_string()));
         }
-        let allowed = options.allow_anonymous || listener.authenticates();
+        let sources =
+            listener.authentication.as_ref().map_or(!access.authentication.is_empty(), |own| !own.is_empty());
+        let anonymous = listener.anonymous.unwrap_or(options.allow_anonymous);
+        let allowed = anonymous || sources || listener.authenticates();
         found.problems.extend(listen::check(
             "mqtt",
             &[listener.address],

@@ -9,6 +9,7 @@ use tidemill_connectors::Connections;
 use tidemill_rules::yaml::{self, Node};
 use tidemill_rules::{Diagnostic, RuleSet};
 
+use super::access;
 use super::flags::{Flags, flag_diagnostic};
 use super::listen::{self, Place};
 use super::listeners::{self, Found};
@@ -25,6 +26,8 @@ pub struct Config {
     pub store: tidemill_store::Options,
     /// The broker.
     pub mqtt: mqtt::Options,
+    /// Who may connect, and who may do what.
+    pub access: mqtt::access::settings::Settings,
     /// The HTTP API.
     pub http: HttpSettings,
     /// Logs.
@@ -100,9 +103,14 @@ pub fn load(source: &Source) -> Result<Config, ConfigError> {
     documents.extend(flags.rules.iter().filter_map(|path| read_flag("--rules", path, &mut problems)));
     let rules = rules(&documents, &mut problems);
     let (mut mqtt, mut http) = (settings.mqtt, settings.http);
-    problems.extend(apply_listen(flags, main.as_ref(), &mut mqtt, &mut http));
+    let mut access = main.as_ref().map(|main| access::read(main, &mut problems)).unwrap_or_default();
+    problems.extend(apply_listen(flags, main.as_ref(), &mut mqtt, &mut http, &access));
+    if let Some(main) = &main {
+        problems.extend(access::unknown(main, &access, &mqtt));
+    }
+    access::apply(&mut access, &mqtt);
     let mqtt_node = main.as_ref().and_then(|main| main.get("mqtt"));
-    let found = mqtt_node.map_or_else(Found::default, |node| listeners::check(node, &mqtt));
+    let found = mqtt_node.map_or_else(Found::default, |node| listeners::check(node, &mqtt, &access));
     problems.extend(found.problems);
     let warnings = found.warnings;
     let Top { data_dir, flush, .. } = settings.top;
@@ -122,7 +130,7 @@ pub fn load(source: &Source) -> Result<Config, ConfigError> {
     }
     match rules {
         Some(rules) if problems.is_empty() => {
-            Ok(Config { store, mqtt, http, telemetry: settings.telemetry, rules, warnings })
+            Ok(Config { store, mqtt, access, http, telemetry: settings.telemetry, rules, warnings })
         }
         _ => Err(ConfigError(problems)),
     }
@@ -278,6 +286,7 @@ fn apply_listen(
     main: Option<&Node>,
     mqtt: &mut mqtt::Options,
     http: &mut HttpSettings,
+    access: &mqtt::access::settings::Settings,
 ) -> Vec<Diagnostic> {
     let place = |section, flagged: bool, flag: &'static str| match main {
         Some(main) if !flagged && main.get(section).is_some() => Place::File(at(main, section, "listen")),
@@ -299,7 +308,8 @@ fn apply_listen(
     http.allow_anonymous |= flags.allow_anonymous;
     let mqtt_place = place("mqtt", !flags.mqtt.is_empty(), "--mqtt");
     let http_place = place("http", flags.http.is_some(), "--http");
-    let mut problems = listen::check("mqtt", &mqtt.listen, mqtt.allow_anonymous, &mqtt_place);
+    let asked = !access.authentication.is_empty();
+    let mut problems = listen::check("mqtt", &mqtt.listen, mqtt.allow_anonymous || asked, &mqtt_place);
     problems.extend(listen::check("http", &[http.listen], http.allow_anonymous, &http_place));
     problems
 }

@@ -5,12 +5,14 @@
 //!
 //! # Layout
 //! - `settings`: the shape of `tidemill.yaml` beside rules and connections
+//! - `access`: `access:`: who may connect, and who may do what
 //! - `streams`: `streams:` and retention
 //! - `flags`: what the command line overrides
 //! - `load`: file, included files and flags into one checked [`Config`]
 //! - `listeners`: `mqtt.listeners`
 //! - `listen`: why nothing listens beyond loopback by accident
 
+mod access;
 mod flags;
 mod listen;
 mod listeners;

@@ -24,6 +24,8 @@ pub(super) struct Top {
     _log: IgnoredAny,
     #[serde(rename = "streams")]
     _streams: IgnoredAny,
+    #[serde(rename = "access")]
+    _access: IgnoredAny,
     #[serde(rename = "mqtt")]
     _mqtt: IgnoredAny,
     #[serde(rename = "http")]

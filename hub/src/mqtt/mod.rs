@@ -5,6 +5,7 @@
 //! without a connection is nothing but a document, its cursors and an entry in the registry.
 //!
 //! # Layout
+//! - [`access`]: who may connect, and who may do what
 //! - [`codec`]: packets, without I/O
 //! - [`session`]: protocol state, without I/O
 //! - [`Options`]: what can be set
@@ -22,6 +23,7 @@
 //! - `sys`: what the broker says of itself under `$SYS/`
 //! - `shared`, `stats`: what connections have in common; what is counted
 
+pub mod access;
 mod accounts;
 mod clients;
 pub mod codec;
@@ -57,6 +59,7 @@ pub use listener::{ClientCertificate, ListenerError, ListenerOptions, Protocol, 
 pub use options::{LagPolicy, OptionError, Options};
 pub use stats::BrokerStats;
 
+use access::Access;
 use listener::{Listener, Threads};
 use shared::{Phase, Shared};
 
@@ -107,7 +110,7 @@ impl Broker {
     ///
     /// # Errors
     /// An option cannot be, the store fails, or an address cannot be listened on. Nothing is left running.
-    pub async fn start(options: Options, store: Store) -> Result<Broker, StartError> {
+    pub async fn start(options: Options, access: Access, store: Store) -> Result<Broker, StartError> {
         options.check()?;
         let mut listeners = Vec::new();
         for listener in options.all_listeners() {
@@ -115,7 +118,7 @@ impl Broker {
             listeners.push(Listener::bind(listener, &options)?);
         }
         let threads = Arc::new(Threads::start(options.thread_count()).map_err(StartError::Threads)?);
-        let shared = Shared::new(options, store);
+        let shared = Shared::new(options, access, store);
         let addresses = listeners.iter().map(|(_, listener)| listener.address).collect();
         let (sockets, listeners): (Vec<_>, Vec<_>) = listeners.into_iter().unzip();
         let broker = Broker { shared, threads, listeners, addresses };
@@ -127,6 +130,9 @@ impl Broker {
             runtime.spawn(accounts::watch(Arc::clone(shared)));
             runtime.spawn(sys::run(Arc::clone(shared)));
         }
+        if let Some(runtime) = threads.next() {
+            runtime.spawn(access::watch(Arc::clone(shared)));
+        }
         for (socket, listener) in sockets.into_iter().zip(broker.listeners.iter().cloned()) {
             if let Some(runtime) = threads.next() {
                 info!(listener = listener.options.name, address = %listener.address, "MQTT listening");
@@ -134,6 +140,13 @@ impl Broker {
             }
         }
         Ok(broker)
+    }
+
+    /// Puts other sources of authentication and other rules to work. Every connection looks again at what it may do.
+    pub fn replace_access(&self, access: Access) {
+        access.follow(&self.shared.access.load());
+        self.shared.access.store(Arc::new(access));
+        self.shared.registry.review_all();
     }
 
     /// Where it listens.

@@ -28,7 +28,7 @@ pub struct Options {
     pub listen: Vec<SocketAddr>,
     /// Further addresses, each with what holds for it. Default: none.
     pub listeners: Vec<ListenerOptions>,
-    /// Whether to listen beyond loopback although nobody has to say who they are. Default: no.
+    /// Whether clients may come in without saying who they are, where nobody could say it beyond loopback too. Default: no.
     pub allow_anonymous: bool,
     /// Network threads; a connection stays on one. 0, the default, is one for each core.
     pub threads: usize,

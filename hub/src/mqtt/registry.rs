@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, BinaryHeap};
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
@@ -36,6 +36,7 @@ pub(super) struct Mail {
     letters: Mutex<Letters>,
     share: AtomicBool,
     document: AtomicBool,
+    review: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -121,6 +122,17 @@ impl Mail {
         self.document.swap(false, Ordering::AcqRel)
     }
 
+    /// Says that what the client may do may have changed.
+    pub(super) fn nudge_review(&self) {
+        self.review.store(true, Ordering::Release);
+        self.ring();
+    }
+
+    /// Whether what the client may do may have changed.
+    pub(super) fn review_nudged(&self) -> bool {
+        self.review.swap(false, Ordering::AcqRel)
+    }
+
     /// Whether somebody wants the session.
     pub(super) fn taken_over(&self) -> Option<oneshot::Sender<Session>> {
         self.letters.lock().take_over.take()
@@ -169,6 +181,7 @@ pub(super) struct Registry {
     due: Mutex<BTreeSet<(i64, ByteString)>>,
     gates: Box<[tokio::sync::Mutex<()>]>,
     hasher: RandomState,
+    reviews: AtomicU64,
     /// Rung when something may be due sooner than it was.
     pub(super) sooner: Notify,
 }
@@ -180,6 +193,7 @@ impl Registry {
             due: Mutex::default(),
             gates: (0..GATES).map(|_| tokio::sync::Mutex::new(())).collect(),
             hasher: RandomState::default(),
+            reviews: AtomicU64::new(0),
             sooner: Notify::new(),
         }
     }
@@ -300,6 +314,24 @@ impl Registry {
             }
         }
         found.into_sorted_vec()
+    }
+
+    /// How often all connections were told to look again at what they may do.
+    pub(super) fn reviews(&self) -> u64 {
+        self.reviews.load(Ordering::Acquire)
+    }
+
+    /// Tells all connections to look again at what they may do. Who is about to become one compares [`Registry::reviews`]
+    /// from before it was admitted once it is here.
+    pub(super) fn review_all(&self) {
+        self.reviews.fetch_add(1, Ordering::AcqRel);
+        for entries in &self.entries {
+            for entry in entries.lock().values() {
+                if let Entry::Online(mail) = entry {
+                    mail.nudge_review();
+                }
+            }
+        }
     }
 
     /// The client identifier for which something is due by `now_ms`, or when the next will be.

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use tidemill_store::Store;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use super::Options;
+use super::access::Access;
 use super::accounts::Accounts;
 use super::registry::Registry;
 use super::share::Groups;
@@ -32,6 +34,7 @@ pub(super) struct Shared {
     pub(super) groups: Groups,
     pub(super) accounts: Accounts,
     pub(super) counters: Counters,
+    pub(super) access: ArcSwap<Access>,
     pub(super) phase: watch::Sender<Phase>,
     /// Rung when somebody subscribes to topics of the broker's own.
     pub(super) sys_wanted: Notify,
@@ -45,7 +48,7 @@ impl Shared {
         *self.phase.borrow() == Phase::Draining
     }
 
-    pub(super) fn new(options: Options, store: Store) -> Arc<Shared> {
+    pub(super) fn new(options: Options, access: Access, store: Store) -> Arc<Shared> {
         Arc::new(Shared {
             options,
             store,
@@ -53,6 +56,7 @@ impl Shared {
             groups: Groups::default(),
             accounts: Accounts::default(),
             counters: Counters::new(),
+            access: ArcSwap::from_pointee(access),
             phase: watch::Sender::new(Phase::Running),
             sys_wanted: Notify::new(),
             refusals: Arc::new(Semaphore::new(REFUSALS_AT_ONCE)),

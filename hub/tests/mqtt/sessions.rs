@@ -56,7 +56,7 @@ async fn a_session_is_there_after_the_death_of_the_broker() {
     let dir = TempDir::new().unwrap();
     let store = open(&dir).await;
     let hub = Hub {
-        broker: Broker::start(options(), store.clone()).await.unwrap(),
+        broker: Broker::start(options(), everybody(), store.clone()).await.unwrap(),
         store,
         options: options(),
         dir,
@@ -87,7 +87,7 @@ async fn a_session_is_there_after_the_death_of_the_broker() {
     };
     let store = timeout(PATIENCE, opening).await.unwrap();
     let hub = Hub {
-        broker: Broker::start(options(), store.clone()).await.unwrap(),
+        broker: Broker::start(options(), everybody(), store.clone()).await.unwrap(),
         store,
         options: options(),
         dir,

@@ -5,6 +5,8 @@ pub(crate) use std::time::Duration;
 
 pub(crate) use bytes::{Bytes, BytesMut};
 pub(crate) use tempfile::TempDir;
+use tidemill_hub::mqtt::access::Access;
+use tidemill_hub::mqtt::access::settings::Settings;
 pub(crate) use tidemill_hub::mqtt::codec::{
     Ack, Connack, Connect, ConnectProperties, Decoder, Disconnect, DisconnectProperties, LastWill, Packet,
     PacketId, Publish, PublishProperties, Qos, ReasonCode, RetainHandling, Subscribe, SubscribeProperties,
@@ -36,6 +38,11 @@ pub(crate) fn options() -> Options {
     Options { listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))], threads: 2, ..Options::default() }
 }
 
+/// Everybody may do everything.
+pub(crate) fn everybody() -> Access {
+    Access::open(&Settings::default()).unwrap()
+}
+
 pub(crate) async fn open(dir: &TempDir) -> Store {
     let options =
         tidemill_store::Options { segment_bytes: 8 << 20, ..tidemill_store::Options::new(dir.path()) };
@@ -50,7 +57,7 @@ impl Hub {
     pub(crate) async fn with(options: Options) -> Hub {
         let dir = TempDir::new().unwrap();
         let store = open(&dir).await;
-        let broker = Broker::start(options.clone(), store.clone()).await.unwrap();
+        let broker = Broker::start(options.clone(), everybody(), store.clone()).await.unwrap();
         Hub { broker, store, options, dir }
     }
 
@@ -62,7 +69,7 @@ impl Hub {
         store.close().await.unwrap();
         drop(store);
         let store = open(&dir).await;
-        let broker = Broker::start(options.clone(), store.clone()).await.unwrap();
+        let broker = Broker::start(options.clone(), everybody(), store.clone()).await.unwrap();
         Hub { broker, store, options, dir }
     }
 

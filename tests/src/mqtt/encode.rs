@@ -17,16 +17,31 @@ pub struct Connect {
     pub expiry_s: u32,
     /// Keep alive in seconds.
     pub keep_alive_s: u16,
+    /// User name.
+    pub user: Option<String>,
+    /// Password.
+    pub password: Option<Vec<u8>>,
     /// A will with QoS 1: topic, payload, and in 5.0 its delay in seconds.
     pub will: Option<(String, String, u32)>,
+    /// Further properties as they stand on the wire (5.0).
+    pub properties: Vec<u8>,
 }
 
 impl Connect {
     /// A session of MQTT 5.0 that ends with its connection.
     #[must_use]
     pub fn clean(client: impl Into<String>) -> Connect {
-        let client = client.into();
-        Connect { level: Level::V5, client, clean: true, expiry_s: 0, keep_alive_s: 60, will: None }
+        Connect {
+            level: Level::V5,
+            client: client.into(),
+            clean: true,
+            expiry_s: 0,
+            keep_alive_s: 60,
+            user: None,
+            password: None,
+            will: None,
+            properties: Vec::new(),
+        }
     }
 
     /// A session of MQTT 5.0 that is found again.
@@ -47,20 +62,39 @@ impl Connect {
         Connect { will: Some((topic.to_owned(), payload.to_owned(), delay_s)), ..self }
     }
 
+    /// The same with a user name and a password.
+    #[must_use]
+    pub fn login(self, user: &str, password: impl Into<Vec<u8>>) -> Connect {
+        Connect { user: Some(user.to_owned()), password: Some(password.into()), ..self }
+    }
+
+    /// The same with enhanced authentication (5.0).
+    #[must_use]
+    pub fn method(self, method: &str, data: Option<&[u8]>) -> Connect {
+        Connect { properties: authentication(method, data), ..self }
+    }
+
     /// The packet.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let mut body = BytesMut::new();
         string(&mut body, "MQTT");
         body.put_u8(self.level as u8);
-        let will = if self.will.is_some() { 1 << 2 | 1 << 3 } else { 0 };
-        body.put_u8(u8::from(self.clean) << 1 | will);
+        let flags = [
+            (1, self.clean),
+            (2, self.will.is_some()),
+            (3, self.will.is_some()),
+            (6, self.password.is_some()),
+            (7, self.user.is_some()),
+        ];
+        body.put_u8(flags.iter().map(|(bit, set)| u8::from(*set) << bit).sum());
         body.put_u16(self.keep_alive_s);
         if self.level == Level::V5 {
-            // One property: Session Expiry Interval.
-            body.put_u8(5);
+            // Session Expiry Interval, and others.
+            varint(&mut body, 5 + self.properties.len());
             body.put_u8(0x11);
             body.put_u32(self.expiry_s);
+            body.put_slice(&self.properties);
         }
         string(&mut body, &self.client);
         if let Some((topic, payload, delay_s)) = &self.will {
@@ -72,6 +106,12 @@ impl Connect {
             }
             string(&mut body, topic);
             string(&mut body, payload);
+        }
+        if let Some(user) = &self.user {
+            string(&mut body, user);
+        }
+        if let Some(password) = &self.password {
+            binary(&mut body, password);
         }
         packet(0x10, &body)
     }
@@ -139,6 +179,29 @@ impl Publish {
     }
 }
 
+/// Authentication Method and Authentication Data as properties.
+fn authentication(method: &str, data: Option<&[u8]>) -> Vec<u8> {
+    let mut properties = BytesMut::new();
+    properties.put_u8(0x15);
+    string(&mut properties, method);
+    if let Some(data) = data {
+        properties.put_u8(0x16);
+        binary(&mut properties, data);
+    }
+    properties.to_vec()
+}
+
+/// An AUTH (5.0).
+#[must_use]
+pub fn auth(reason: u8, method: &str, data: &[u8]) -> Bytes {
+    let properties = authentication(method, Some(data));
+    let mut body = BytesMut::new();
+    body.put_u8(reason);
+    varint(&mut body, properties.len());
+    body.put_slice(&properties);
+    packet(0xf0, &body)
+}
+
 /// PUBACK (4), PUBREC (5), PUBREL (6) or PUBCOMP (7).
 pub(crate) fn acknowledgement(kind: u8, id: u16) -> Bytes {
     let flags = if kind == 6 { 2 } else { 0 };
@@ -172,8 +235,12 @@ pub fn packet(first: u8, body: &[u8]) -> Bytes {
 }
 
 pub(crate) fn string(to: &mut BytesMut, text: &str) {
-    to.put_u16(u16::try_from(text.len()).expect("a string of less than 64 KiB"));
-    to.put_slice(text.as_bytes());
+    binary(to, text.as_bytes());
+}
+
+fn binary(to: &mut BytesMut, bytes: &[u8]) {
+    to.put_u16(u16::try_from(bytes.len()).expect("less than 64 KiB"));
+    to.put_slice(bytes);
 }
 
 pub(crate) fn varint(to: &mut BytesMut, mut value: usize) {

@@ -30,6 +30,15 @@ impl Properties {
             _ => None,
         })
     }
+
+    /// The string with this identifier.
+    #[must_use]
+    pub fn text(&self, identifier: u8) -> Option<&str> {
+        self.0.iter().find_map(|property| match property {
+            Property::Text(id, value) if *id == identifier => Some(&**value),
+            _ => None,
+        })
+    }
 }
 
 /// A packet received.
@@ -78,6 +87,10 @@ pub enum Packet {
     Disconnect {
         reason: u8,
     },
+    Auth {
+        reason: u8,
+        properties: Properties,
+    },
 }
 
 /// Cuts the first packet out of `buffer`, if it is there whole.
@@ -116,6 +129,10 @@ pub(super) fn decode(level: Level, buffer: &mut BytesMut) -> io::Result<Option<P
         }
         13 => Packet::PingResp,
         14 => Packet::Disconnect { reason: if body.has_remaining() { body.get_u8() } else { 0 } },
+        15 => {
+            let reason = if body.has_remaining() { body.get_u8() } else { 0 };
+            Packet::Auth { reason, properties: properties(level, &mut body)? }
+        }
         kind => return Err(bad(format!("a packet of type {kind}, which was not asked for"))),
     };
     Ok(Some(packet))

@@ -38,7 +38,7 @@ impl Received {
 }
 
 /// Decides what to answer.
-type Judge = Box<dyn Fn(&Received) -> StatusCode + Send + Sync>;
+type Judge = Box<dyn Fn(&Received) -> (StatusCode, Bytes) + Send + Sync>;
 
 #[derive(Default)]
 struct Shared {
@@ -87,6 +87,18 @@ impl HttpFunction {
     /// # Panics
     /// When another test thread panicked with the lock.
     pub fn answer(&self, path: &str, judge: impl Fn(&Received) -> StatusCode + Send + Sync + 'static) {
+        self.reply(path, move |received| (judge(received), Bytes::new()));
+    }
+
+    /// From now on, requests to `path` get the status and the body that `judge` says.
+    ///
+    /// # Panics
+    /// When another test thread panicked with the lock.
+    pub fn reply(
+        &self,
+        path: &str,
+        judge: impl Fn(&Received) -> (StatusCode, Bytes) + Send + Sync + 'static,
+    ) {
         self.shared.judges.lock().expect("no panic while locked").insert(path.to_owned(), Box::new(judge));
     }
 
@@ -138,13 +150,14 @@ async fn receive(
     uri: Uri,
     headers: HeaderMap,
     body: Bytes,
-) -> StatusCode {
+) -> (StatusCode, Bytes) {
     let path = uri.path().to_owned();
     let mut received = Received { method, path, headers, body, answered: StatusCode::NO_CONTENT };
+    let mut reply = Bytes::new();
     if let Some(judge) = shared.judges.lock().expect("no panic while locked").get(&received.path) {
-        received.answered = judge(&received);
+        (received.answered, reply) = judge(&received);
     }
     let answered = received.answered;
     shared.received.lock().expect("no panic while locked").push(received);
-    answered
+    (answered, reply)
 }

@@ -4,6 +4,7 @@
 //! or takes half a minute has a binary of its own beside this folder.
 //!
 //! # Layout
+//! - [`access`] who may connect, and who may do what
 //! - [`cli`] `serve`, `pub`, `tail` and the HTTP API
 //! - [`clients`] `tidemill clients`
 //! - [`mqtt_clients`] mosquitto's and rumqttc's clients
@@ -21,6 +22,7 @@
 //! - [`sys`] `$SYS` topics
 //! - [`services`] the servers themselves
 
+mod access;
 mod bench;
 mod cli;
 mod clients;

@@ -32,6 +32,17 @@ pub struct Auth {
 }
 
 impl Auth {
+    /// One that asks to go on.
+    #[must_use]
+    pub fn going_on(method: ByteString, data: Option<Bytes>) -> Auth {
+        let properties = AuthProperties {
+            authentication_method: Some(method),
+            authentication_data: data,
+            ..AuthProperties::default()
+        };
+        Auth { reason: ReasonCode::CONTINUE_AUTHENTICATION, properties }
+    }
+
     pub(super) fn decode(reader: &mut Reader) -> Result<Auth, DecodeError> {
         let mut auth = Auth::default();
         if !reader.is_empty() {

@@ -11,28 +11,37 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, error, warn};
 
+use super::super::access::{Denied, Standing};
 use super::super::clients::Totals;
 use super::super::codec::{Connack, ConnackProperties, Connect, Decoder, Packet, ReasonCode, Version, topic};
 use super::super::limits::Limit;
 use super::super::peer::Peer;
 use super::super::registry::{Holder, Mail};
-use super::super::session::{Kept, Session, Will};
+use super::super::session::{Kept, Session, Subscription, Will};
 use super::super::sessions;
 use super::super::shared::{Shared, now_ms};
 use super::super::transport::{Transport, establish};
+use super::admission::{Admitted, admit};
 use super::bounds::Bounds;
 use super::close::write_out;
 use super::delivery::Delivery;
 use super::inbound::plain_properties;
+use super::review::not_allowed;
 use super::{Connection, Limits, Output, Tally};
 
 /// Bytes read at a time until there is a CONNECT, which is rarely longer.
 const CONNECT_BYTES: usize = 512;
 
 /// A CONNECT that is not accepted.
-struct Refusal {
-    reason: ReasonCode,
-    what: &'static str,
+pub(super) struct Refusal {
+    pub(super) reason: ReasonCode,
+    pub(super) what: &'static str,
+}
+
+impl From<Denied> for Refusal {
+    fn from(Denied { reason, what }: Denied) -> Self {
+        Refusal { reason, what }
+    }
 }
 
 /// Reads a CONNECT, opens its session and answers. `None` if it comes to nothing, of which the client was told
@@ -65,7 +74,7 @@ pub(super) async fn accept(
     let peer = Arc::new(peer);
     let mut decoder = Decoder::server(from_client_max);
     let mut input = BytesMut::new();
-    let read = match timeout_at(until, read_connect(&mut stream, &mut decoder, &mut input)).await {
+    let read = match timeout_at(until, read_packet(&mut stream, &mut decoder, &mut input)).await {
         Ok(read) => read,
         Err(_) => {
             late(&peer, "no CONNECT came");
@@ -75,18 +84,31 @@ pub(super) async fn accept(
     // What a client takes is not known of one that could not be read.
     let mut room = usize::MAX;
     let refused = match read {
-        Ok(None) => return None,
-        Ok(Some(connect)) => {
+        Ok(Some(Packet::Connect(mut connect))) => {
             let version = connect.version;
             room = packet_bytes_max(&connect);
-            match check(&shared, &connect) {
-                Ok(()) => match open(&shared, stream, &peer, decoder, input, *connect).await {
-                    Ok(connection) => return Some(connection),
-                    Err((stream, refusal)) => (stream, Some(version), refusal),
-                },
+            let checked = check(&shared, &connect);
+            let assigned = connect.client_id.is_empty().then(|| uuid::Uuid::new_v4().to_string());
+            if let Some(assigned) = &assigned {
+                connect.client_id = assigned.as_str().into();
+            }
+            let admitted = match checked {
+                Ok(()) => admit(&shared, &mut stream, &peer, &mut decoder, &mut input, &connect).await,
+                Err(refusal) => Err(refusal),
+            };
+            match admitted {
+                Ok(admitted) => {
+                    let assigned = assigned.is_some();
+                    match open(&shared, stream, &peer, decoder, input, *connect, assigned, admitted).await {
+                        Ok(connection) => return Some(connection),
+                        Err((stream, refusal)) => (stream, Some(version), refusal),
+                    }
+                }
                 Err(refusal) => (stream, Some(version), refusal),
             }
         }
+        // A server's decoder lets nothing else through first.
+        Ok(_) => return None,
         Err(error) => {
             debug!(peer = %peer.address, %error, "a CONNECT was refused");
             if error.reason == ReasonCode::PACKET_TOO_LARGE {
@@ -106,19 +128,15 @@ pub(super) async fn accept(
     None
 }
 
-/// Reads until a whole CONNECT is there; `None` if the client went before.
-async fn read_connect(
+/// Reads until a whole packet is there; `None` if the client went before.
+pub(super) async fn read_packet(
     stream: &mut Transport,
     decoder: &mut Decoder,
     input: &mut BytesMut,
-) -> Result<Option<Box<Connect>>, super::super::codec::DecodeError> {
+) -> Result<Option<Packet>, super::super::codec::DecodeError> {
     loop {
         if let Some(packet) = decoder.decode(input)? {
-            return Ok(match packet {
-                Packet::Connect(connect) => Some(connect),
-                // A server's decoder lets nothing else through first.
-                _ => None,
-            });
+            return Ok(Some(packet));
         }
         if stream.ready(Interest::READABLE).await.is_err() {
             return Ok(None);
@@ -134,7 +152,7 @@ async fn read_connect(
 }
 
 /// Largest packet a client takes.
-fn packet_bytes_max(connect: &Connect) -> usize {
+pub(super) fn packet_bytes_max(connect: &Connect) -> usize {
     connect.properties.packet_bytes_max.map_or(usize::MAX, |max| max.get() as usize)
 }
 
@@ -164,9 +182,6 @@ fn check(shared: &Shared, connect: &Connect) -> Result<(), Refusal> {
     let refuse = |reason, what| Err(Refusal { reason, what });
     if shared.is_draining() {
         return refuse(ReasonCode::SERVER_UNAVAILABLE, "the server is shutting down");
-    }
-    if connect.properties.authentication_method.is_some() {
-        return refuse(ReasonCode::BAD_AUTHENTICATION_METHOD, "enhanced authentication is not supported");
     }
     // [MQTT-3.1.3-8] of 3.1.1; in 5.0 the server gives a name in any case.
     if connect.version == Version::V311 && connect.client_id.is_empty() && !connect.clean_start {
@@ -213,6 +228,7 @@ struct Found {
 }
 
 /// Opens the session and sends the CONNACK.
+#[expect(clippy::too_many_arguments, reason = "the parts that a connection is made of, each once")]
 async fn open(
     shared: &Arc<Shared>,
     stream: Transport,
@@ -220,10 +236,13 @@ async fn open(
     decoder: Decoder,
     input: BytesMut,
     connect: Connect,
+    assigned: bool,
+    admitted: Admitted,
 ) -> Result<Box<Connection>, (Transport, Refusal)> {
-    let assigned = connect.client_id.is_empty().then(|| ByteString::from(uuid::Uuid::new_v4().to_string()));
+    let Admitted { mut standing, proof, reviews } = admitted;
     // A copy: a slice would keep the read buffer for as long as the session.
-    let client = assigned.clone().unwrap_or_else(|| ByteString::from(&*connect.client_id));
+    let client = ByteString::from(&*connect.client_id);
+    let assigned = assigned.then(|| client.clone());
     let expiry_max_s = shared.options.session_expiry_max_s();
     let asked_s = match connect.version {
         Version::V5 => connect.properties.session_expiry_s.unwrap_or(0),
@@ -234,9 +253,16 @@ async fn open(
     if expiry_s < asked_s {
         shared.counters.reached(Limit::SessionExpiry);
     }
-    let user = connect.username.as_ref().map(|user| ByteString::from(&**user));
+    let user = match &standing {
+        Some(standing) => standing.user().cloned(),
+        None => connect.username.as_ref().map(|user| ByteString::from(&**user)),
+    };
 
     let mut connack = connack(shared, &connect, assigned, asked_s, expiry_s);
+    if let Some((method, data)) = proof {
+        connack.properties.authentication_method = Some(ByteString::from_static(method));
+        connack.properties.authentication_data = Some(data);
+    }
     // Nothing of it can be left out, so that it is sent whole or not at all ([MQTT-3.1.2-24]).
     if !fits(&connack, &connect) {
         let what = "the CONNACK is larger than the client's Maximum Packet Size";
@@ -252,6 +278,10 @@ async fn open(
     session.expiry_s = expiry_s;
     session.offline_since_ms = None;
     session.will = connect.will.clone().map(|last_will| Box::new(Will { last_will, user: user.clone() }));
+    let gone = match &mut standing {
+        Some(standing) => take_away(standing, &mut session),
+        None => Vec::new(),
+    };
     if let Err(refusal) = keep(shared, &mut session).await {
         // As it was: its document, or nothing.
         if session.kept == Kept::Whole {
@@ -262,17 +292,39 @@ async fn open(
         }
         return Err((stream, refusal));
     }
+    for subscription in &gone {
+        sessions::end_subscription(shared, &client, subscription, session.kept == Kept::Whole).await;
+    }
     let mail = Arc::new(Mail::default());
     shared.registry.online(&client, Arc::clone(&mail));
+    if standing.is_some() && shared.registry.reviews() != reviews {
+        mail.nudge_review();
+    }
     drop(gate);
 
     let mut connection = connection(shared, stream, peer, decoder, input, &connect, session, mail, user);
     connack.session_present = present;
+    connection.standing = standing;
     connection.send(&Packet::Connack(Box::new(connack)));
     connection.tally.packets_in += 1;
     connection.tally.accepted += 1;
     connection.resume();
     Ok(connection)
+}
+
+/// Takes the subscriptions out of a session that its client may not have any more, or that somebody else made.
+fn take_away(standing: &mut Standing, session: &mut Session) -> Vec<Subscription> {
+    let denied = not_allowed(standing, session);
+    let gone: Vec<Subscription> = denied.into_iter().filter_map(|key| session.unsubscribe(key)).collect();
+    if !gone.is_empty() {
+        let filters: Vec<&str> = gone.iter().map(|gone| &*gone.requested).collect();
+        warn!(
+            client = &*session.client,
+            ?filters,
+            "subscriptions of a session are not allowed any more and end"
+        );
+    }
+    gone
 }
 
 /// The session of a client: the one there is, if it is to go on, or a new one.
@@ -387,6 +439,7 @@ fn connection(
         plain_properties: plain_properties(&session.client, user.as_ref()),
         session,
         user,
+        standing: None,
         mail,
         write_asked: false,
         holds: false,

@@ -76,12 +76,7 @@ impl Connection {
             Packet::Unsubscribe(unsubscribe) => return Ok(Some(Change::Unsubscribe(unsubscribe))),
             Packet::Pingreq => self.send(&Packet::Pingresp),
             Packet::Disconnect(disconnect) => return Err(self.on_disconnect(&disconnect)),
-            Packet::Auth(_) => {
-                return Err(Close::Refused {
-                    reason: ReasonCode::PROTOCOL_ERROR,
-                    what: "AUTH without an authentication method in CONNECT",
-                });
-            }
+            Packet::Auth(auth) => self.on_auth(&auth)?,
             Packet::Connect(_)
             | Packet::Connack(_)
             | Packet::Suback(_)
@@ -125,6 +120,11 @@ impl Connection {
         }
         if let Some(refusal) = self.refusal(&publish) {
             return self.refuse_publish(&publish, &refusal);
+        }
+        if let Some(standing) = &mut self.standing
+            && !standing.may_publish(&publish.topic, publish.retain)
+        {
+            return self.deny_publish(&publish);
         }
         let Publish { qos, retain, id, payload, properties, topic, .. } = publish;
         // So that it is known again after a crash.
@@ -231,6 +231,18 @@ impl Connection {
             }
             _ => Err(Close::Refused { reason: refusal.close, what: refusal.what }),
         }
+    }
+
+    /// Refuses a message that its client may not publish. With QoS 0 it is dropped, and told of: a device that is cut for
+    /// each such message would only come back with the next. In 3.1.1 an acknowledgement would say it is stored.
+    fn deny_publish(&mut self, publish: &Publish) -> Result<(), Close> {
+        if publish.qos == Qos::AtMostOnce {
+            self.shared.counters.refuse(ReasonCode::NOT_AUTHORIZED);
+            return Ok(());
+        }
+        let what = "this client may not publish to this topic";
+        let reason = ReasonCode::NOT_AUTHORIZED;
+        self.refuse_publish(publish, &Refusal { ack: reason, close: reason, what })
     }
 
     fn on_pubrec(&mut self, ack: &Ack) {

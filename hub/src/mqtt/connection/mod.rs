@@ -5,6 +5,8 @@
 //! read as far as there is room; then everything is written with one call. Only then does it wait.
 //!
 //! # Layout
+//! - `admission`: between CONNECT and session: who is this?
+//! - `review`: who a connection is while it lasts: rules that change, tokens that expire, AUTH
 //! - `bounds`: rates; what becomes of slow subscribers
 //! - `handshake`: CONNECT to CONNACK; taking a session over
 //! - `inbound`: packets from the client; batches and their receipts
@@ -13,12 +15,14 @@
 //! - `output`: what waits for the socket
 //! - `close`: why a connection ends, and what follows
 
+mod admission;
 mod bounds;
 mod close;
 mod delivery;
 mod handshake;
 mod inbound;
 mod output;
+mod review;
 mod subscribe;
 
 use std::collections::VecDeque;
@@ -43,6 +47,7 @@ use self::delivery::Delivery;
 use self::inbound::{AckDue, Pending};
 use self::output::Output;
 use self::subscribe::Change;
+use super::access::Standing;
 use super::clients::{ClientInfo, ClientState, ConnectionInfo, SessionInfo, Totals};
 use super::codec::{Decoder, Packet, ReasonCode, Version};
 use super::limits::Limit;
@@ -85,6 +90,8 @@ struct Connection {
     limits: Limits,
     session: Session,
     user: Option<ByteString>,
+    /// Who it is and what it may do; `None` where everybody may do everything.
+    standing: Option<Box<Standing>>,
     mail: Arc<Mail>,
     /// Whether the session is to be written down in this turn.
     write_asked: bool,
@@ -228,10 +235,11 @@ impl Connection {
             (false, false) => Some(Interest::WRITABLE),
             (false, true) => None,
         };
+        self.check_expiry()?;
         let silence = self.silence_max.map(|silence| self.last_heard + silence);
         let bounds = if self.bounds.is_some() { self.bounds_wake_at() } else { None };
-        let deadline = silence.into_iter().chain(bounds).min();
-        let is_silence = deadline != bounds;
+        let deadline = silence.into_iter().chain(bounds).chain(self.expires()).min();
+        let is_silence = deadline == silence;
         let Self { stream, mail, pending, .. } = self;
         let event = tokio::select! {
             biased;
@@ -285,6 +293,9 @@ impl Connection {
             return Err(Close::Kicked(kick));
         }
         self.tell();
+        if self.mail.review_nudged() {
+            self.review()?;
+        }
         if self.mail.share_nudged() {
             self.delivery.wake_shared(&self.session);
         }

@@ -129,6 +129,11 @@ impl Connection {
             self.shared.counters.reached(Limit::TopicLevels);
             return Ok(Outcome::Refused(ReasonCode::TOPIC_FILTER_INVALID));
         }
+        if let Some(standing) = &mut self.standing
+            && !standing.may_subscribe(requested.filter)
+        {
+            return Ok(Outcome::Refused(ReasonCode::NOT_AUTHORIZED));
+        }
         let retain = match requested.group {
             // Retained messages are not sent to shared subscriptions (4.8.2).
             Some(_) => RetainHandling::Never,

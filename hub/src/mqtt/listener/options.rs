@@ -21,6 +21,12 @@ pub struct ListenerOptions {
     /// What holds for its connections alone.
     #[serde(default)]
     pub limits: ListenerLimits,
+    /// What is asked here who clients are: names of `access.authentication`, in this order. Default: all of them.
+    #[serde(default)]
+    pub authentication: Option<Vec<String>>,
+    /// Whether clients may come in here without saying who they are. Default: `mqtt.allow_anonymous`.
+    #[serde(default)]
+    pub anonymous: Option<bool>,
     /// What MQTT is spoken over. Default: TCP.
     #[serde(default)]
     pub protocol: Protocol,
@@ -88,6 +94,8 @@ impl ListenerOptions {
             proxy_protocol: false,
             backlog: default_backlog(),
             limits: ListenerLimits::default(),
+            authentication: None,
+            anonymous: None,
         }
     }
 

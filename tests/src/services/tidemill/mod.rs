@@ -182,6 +182,14 @@ impl Tidemill {
         process.wait(STOP_LIMIT).await
     }
 
+    /// Tells it to read its configuration again.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn reload(&mut self) {
+        self.process.as_mut().expect("a running hub").signal(Signal::HUP);
+    }
+
     /// Starts it again with the data it had, on the same ports, and waits until it is ready.
     ///
     /// # Panics

@@ -54,6 +54,14 @@ impl Connection {
                 return Ok(());
             }
         };
+        // The session may be from before rules changed, or of another user.
+        if let Some(standing) = &mut self.standing
+            && !standing.may_subscribe(&record.topic)
+        {
+            let done = self.session.window.abandon(id);
+            self.delivered(done.as_ref());
+            return Ok(());
+        }
         let subscriptions = &self.session.subscriptions;
         let ids = sent.sources.iter().filter_map(|from| subscriptions.get(from.subscription)?.id);
         let subscription_ids: SmallVec<[SubscriptionId; 4]> = ids.collect();

@@ -1,0 +1,235 @@
+//! [`KeyRing`]: the keys that tokens are checked with: of a file, of a secret, or of a URL that is asked again.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use jsonwebtoken::jwk::{Jwk, KeyAlgorithm, PublicKeyUse};
+use jsonwebtoken::{Algorithm, DecodingKey};
+use serde::Deserialize;
+use serde_json::Value;
+use tidemill_connectors::Secret;
+use tidemill_rules::units;
+use tokio::sync::Mutex;
+use tracing::{info, warn};
+
+/// Most bytes of a file or an answer with keys.
+const BYTES_MAX: usize = 1 << 20;
+/// Most keys taken from one place.
+const KEYS_MAX: usize = 100;
+/// A URL is asked at most this often, whoever sends tokens with whatever key.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// Time for an answer.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// The keys of `keys:`; one of the first three.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeySettings {
+    /// A PEM file with a public key, or a JSON file with a JWK or a JWK set.
+    pub file: Option<PathBuf>,
+    /// A URL that answers with a JWK set.
+    pub url: Option<String>,
+    /// The secret of HS256, HS384 and HS512.
+    pub secret: Option<Secret>,
+    /// How often the URL is asked again. Default: 10 min.
+    #[serde(deserialize_with = "units::duration")]
+    pub refresh: Duration,
+}
+
+impl Default for KeySettings {
+    fn default() -> Self {
+        KeySettings { file: None, url: None, secret: None, refresh: Duration::from_secs(600) }
+    }
+}
+
+/// One key.
+#[derive(Clone)]
+pub(super) struct Key {
+    id: Option<String>,
+    algorithm: Option<Algorithm>,
+    pub(super) key: DecodingKey,
+}
+
+impl Key {
+    fn plain(key: DecodingKey) -> Key {
+        Key { id: None, algorithm: None, key }
+    }
+
+    /// A key of a set, if it is one to check signatures with.
+    fn of_jwk(value: &Value) -> Option<Key> {
+        let jwk = Jwk::deserialize(value).ok()?;
+        if !matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature)) {
+            return None;
+        }
+        let algorithm = match jwk.common.key_algorithm {
+            Some(KeyAlgorithm::UNKNOWN_ALGORITHM) => return None,
+            Some(named) => Some(Algorithm::try_from(named).ok()?),
+            None => None,
+        };
+        Some(Key { id: jwk.common.key_id.clone(), algorithm, key: DecodingKey::from_jwk(&jwk).ok()? })
+    }
+
+    fn fits(&self, algorithm: Algorithm) -> bool {
+        self.key.family() == algorithm.family() && self.algorithm.is_none_or(|own| own == algorithm)
+    }
+}
+
+/// Keys at a time.
+#[derive(Clone, Default)]
+pub(super) struct Keys(Vec<Key>);
+
+impl Keys {
+    /// Reads a JWK set, a JWK or a PEM. Keys of a set that are of no use here are passed over.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Keys, &'static str> {
+        if !bytes.trim_ascii_start().starts_with(b"{") {
+            let kinds = [DecodingKey::from_rsa_pem, DecodingKey::from_ec_pem, DecodingKey::from_ed_pem];
+            let key = kinds.iter().find_map(|read| read(bytes).ok());
+            return Ok(Keys(vec![Key::plain(key.ok_or("neither a PEM with a public key nor a JWK set")?)]));
+        }
+        let value: Value = serde_json::from_slice(bytes).map_err(|_| "not JSON")?;
+        let keys: Vec<Key> = match value.get("keys") {
+            Some(Value::Array(keys)) => keys.iter().take(KEYS_MAX).filter_map(Key::of_jwk).collect(),
+            Some(_) => return Err("its `keys` are no list"),
+            None => Key::of_jwk(&value).into_iter().collect(),
+        };
+        if keys.is_empty() { Err("no key in it can check signatures") } else { Ok(Keys(keys)) }
+    }
+
+    fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Vec<Key> {
+        let fits =
+            |key: &&Key| key.fits(algorithm) && (id.is_none() || key.id.is_none() || key.id.as_deref() == id);
+        self.0.iter().filter(fits).cloned().collect()
+    }
+}
+
+/// Where keys are asked for.
+struct Remote {
+    url: String,
+    http: reqwest::Client,
+    refresh: Duration,
+    /// When it was asked last.
+    asked: Mutex<Option<Instant>>,
+}
+
+/// See the module's text.
+pub(super) struct KeyRing {
+    keys: ArcSwap<Keys>,
+    remote: Option<Remote>,
+}
+
+impl KeyRing {
+    /// Reads the keys that are here, or gets ready to ask for them. Blocks.
+    pub(super) fn open(settings: &KeySettings) -> Result<KeyRing, String> {
+        if let Some(url) = &settings.url {
+            let http = super::hook::http_client(ANSWER_MAX)?;
+            let (url, refresh) = (url.clone(), settings.refresh.max(ASK_AGAIN));
+            let remote = Remote { url, http, refresh, asked: Mutex::new(None) };
+            return Ok(KeyRing { keys: ArcSwap::default(), remote: Some(remote) });
+        }
+        if let Some(secret) = &settings.secret {
+            let secret = secret.reveal().map_err(|error| error.to_string())?;
+            return Ok(KeyRing::fixed(Keys(vec![Key::plain(DecodingKey::from_secret(secret.as_bytes()))])));
+        }
+        let path = settings.file.clone().unwrap_or_default();
+        let failed = |what: &dyn std::fmt::Display| format!("key file {}: {what}", path.display());
+        let bytes = std::fs::read(&path).map_err(|error| failed(&error))?;
+        Keys::parse(&bytes).map(KeyRing::fixed).map_err(|what| failed(&what))
+    }
+
+    pub(super) fn fixed(keys: Keys) -> KeyRing {
+        KeyRing { keys: ArcSwap::from_pointee(keys), remote: None }
+    }
+
+    /// Takes over the keys that another has from the same URL.
+    pub(super) fn follow(&self, before: &KeyRing) {
+        let url = |ring: &KeyRing| ring.remote.as_ref().map(|remote| remote.url.clone());
+        if self.remote.is_some() && url(self) == url(before) {
+            self.keys.store(before.keys.load_full());
+        }
+    }
+
+    /// Whether there are no keys.
+    pub(super) fn is_empty(&self) -> bool {
+        self.keys.load().0.is_empty()
+    }
+
+    /// Keys that a token may be signed with. Asks for new ones if there are none.
+    pub(super) async fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Vec<Key> {
+        let found = self.keys.load().find(id, algorithm);
+        let Some(remote) = self.remote.as_ref().filter(|_| found.is_empty()) else { return found };
+        self.ask(remote, ASK_AGAIN).await;
+        self.keys.load().find(id, algorithm)
+    }
+
+    /// Asks for the keys again if it is time.
+    pub(super) async fn refresh(&self) {
+        if let Some(remote) = &self.remote {
+            let after = if self.is_empty() { ASK_AGAIN } else { remote.refresh };
+            self.ask(remote, after).await;
+        }
+    }
+
+    /// Asks, if nobody has within `after`. One asks at a time. Without a good answer the keys stay as they are.
+    async fn ask(&self, remote: &Remote, after: Duration) {
+        let mut asked = remote.asked.lock().await;
+        if asked.is_some_and(|at| at.elapsed() < after) {
+            return;
+        }
+        *asked = Some(Instant::now());
+        match fetch(remote).await {
+            Ok(keys) => {
+                info!(url = remote.url, keys = keys.0.len(), "keys for tokens were fetched");
+                self.keys.store(Arc::new(keys));
+            }
+            Err(error) => {
+                let kept = self.keys.load().0.len();
+                warn!(
+                    url = remote.url,
+                    error, kept, "keys for tokens could not be fetched; those from before count"
+                );
+            }
+        }
+    }
+}
+
+async fn fetch(remote: &Remote) -> Result<Keys, String> {
+    let told = |error: reqwest::Error| error.without_url().to_string();
+    let answer = remote.http.get(&remote.url).send().await.map_err(told)?;
+    if !answer.status().is_success() {
+        return Err(format!("the answer is {}", answer.status()));
+    }
+    let bytes = super::hook::read_body(answer, BYTES_MAX).await?;
+    Keys::parse(&bytes).map_err(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_found_by_what_they_are_for() {
+        let set = r#"{"keys": [
+            {"kty": "EC", "crv": "P-256", "kid": "e", "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+             "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"},
+            {"kty": "oct", "kid": "h", "alg": "HS256", "k": "b25l"},
+            {"kty": "oct", "kid": "enc", "use": "enc", "k": "b25l"},
+            {"kty": "oct", "kid": "odd", "alg": "X", "k": "b25l"}
+        ]}"#;
+        let keys = Keys::parse(set.as_bytes()).unwrap();
+        let count = |id, algorithm| keys.find(id, algorithm).len();
+        assert_eq!((count(Some("e"), Algorithm::ES256), count(None, Algorithm::ES256)), (1, 1));
+        assert_eq!(count(Some("e"), Algorithm::HS256), 0, "a public key is no secret");
+        assert_eq!((count(Some("h"), Algorithm::HS256), count(Some("h"), Algorithm::HS512)), (1, 0));
+        assert_eq!((count(Some("enc"), Algorithm::HS256), count(Some("odd"), Algorithm::HS256)), (0, 0));
+        for bad in ["", "{}", "{\"keys\": []}", "{\"keys\": 1}", "{", "-----BEGIN PUBLIC KEY-----"] {
+            assert!(Keys::parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+        let pair = rcgen::KeyPair::generate().unwrap();
+        assert_eq!(
+            Keys::parse(pair.public_key_pem().as_bytes()).unwrap().find(Some("x"), Algorithm::ES256).len(),
+            1
+        );
+    }
+}

@@ -1,0 +1,113 @@
+//! [`Pattern`]: a topic filter in which a client's names may stand: `devices/{client}/#`.
+
+/// A filter that is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    /// It is no topic filter.
+    #[error("{0}")]
+    Filter(&'static str),
+    /// A name that is not known.
+    #[error("`{{{0}}}` is no name; there are `{{client}}`, `{{user}}` and `{{cert.cn}}`")]
+    Name(String),
+    /// `{` without `}`.
+    #[error("`{{` without its `}}`")]
+    Open,
+}
+
+/// What may stand in the place of a name.
+#[derive(Clone, Copy, Debug)]
+pub struct Names<'a> {
+    /// `{client}`.
+    pub client: &'a str,
+    /// `{user}`.
+    pub user: Option<&'a str>,
+    /// `{cert.cn}`.
+    pub common_name: Option<&'a str>,
+}
+
+impl<'a> Names<'a> {
+    /// The value of a name. One that would be more than a part of one level is as if it were not there.
+    fn value(&self, name: &str) -> Option<&'a str> {
+        let value = match name {
+            "client" => Some(self.client),
+            "user" => self.user,
+            _ => self.common_name,
+        };
+        value.filter(|value| !value.is_empty() && !value.contains(['/', '+', '#', '\0']))
+    }
+}
+
+/// See the module's text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern(String);
+
+impl Pattern {
+    /// Reads a filter.
+    ///
+    /// # Errors
+    /// It is none, or has names that there are not.
+    pub fn parse(text: &str) -> Result<Pattern, PatternError> {
+        let mut plain = String::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('{') {
+            let (name, after) = after.split_once('}').ok_or(PatternError::Open)?;
+            if !["client", "user", "cert.cn"].contains(&name) {
+                return Err(PatternError::Name(name.to_owned()));
+            }
+            plain.push_str(before);
+            plain.push('n');
+            rest = after;
+        }
+        plain.push_str(rest);
+        tidemill_store::filter::check(&plain).map_err(PatternError::Filter)?;
+        Ok(Pattern(text.to_owned()))
+    }
+
+    /// As it was written.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether names are to be put in.
+    #[must_use]
+    pub fn has_names(&self) -> bool {
+        self.0.contains('{')
+    }
+
+    /// The filter with the names in it; `None` if one is missing, or is more than a part of a level. A topic of the
+    /// server's own (`$SYS`) is never reached by a name.
+    #[must_use]
+    pub fn resolve(&self, names: &Names<'_>) -> Option<String> {
+        let mut filter = String::with_capacity(self.0.len());
+        let mut rest = &*self.0;
+        while let Some((before, after)) = rest.split_once('{') {
+            let (name, after) = after.split_once('}')?;
+            filter.push_str(before);
+            filter.push_str(names.value(name)?);
+            rest = after;
+        }
+        filter.push_str(rest);
+        (self.0.starts_with('$') || !filter.starts_with('$')).then_some(filter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_with_names_are_checked() {
+        for good in ["a/{client}/#", "{user}", "x-{user}-{client}/+", "{cert.cn}/a", "#", "a}"] {
+            assert!(Pattern::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", "a#", "{client}#", "+{user}", "{nobody}", "{client", "{}"] {
+            assert!(Pattern::parse(bad).is_err(), "{bad}");
+        }
+        let names = Names { client: "c", user: Some("u"), common_name: None };
+        let resolve = |text: &str| Pattern::parse(text).unwrap().resolve(&names);
+        assert_eq!(resolve("x-{user}-{client}/+").as_deref(), Some("x-u-c/+"));
+        assert_eq!(resolve("{cert.cn}/a"), None);
+        assert_eq!(resolve("$SYS/{client}").as_deref(), Some("$SYS/c"));
+    }
+}

@@ -1,0 +1,143 @@
+//! [`Source`]: one source of authentication at work.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::Semaphore;
+use tracing::{info, warn};
+
+use super::certificates::CertificateSettings;
+use super::hook::{Asked, Hook};
+use super::identity::{Identity, Login};
+use super::jwks::KeyRing;
+use super::jwt::{Jwt, TokenError};
+use super::passwords::{Passwords, Verified};
+use super::settings::{SourceKind, SourceSettings};
+
+/// See the module's text.
+pub(super) struct Source {
+    pub(super) name: String,
+    pub(super) kind: Kind,
+}
+
+/// What it is.
+pub(super) enum Kind {
+    Passwords(Box<Passwords>),
+    Jwt(Box<Jwt>),
+    Certificates(CertificateSettings),
+    Http(Box<Hook>),
+}
+
+/// What a source says of somebody.
+pub(super) enum Word {
+    /// It knows who that is.
+    Known(Identity),
+    /// It is for this source to say, and the answer is no.
+    Refused(String),
+    /// The next one is to be asked. If none knows, there was a user name and a password to know.
+    Pass,
+    /// It cannot say.
+    Unavailable(String),
+}
+
+impl Source {
+    /// Gets a source ready. Blocks.
+    pub(super) fn open(settings: &SourceSettings) -> Result<Source, String> {
+        let name = settings.name.clone();
+        let kind = match &settings.kind {
+            SourceKind::Passwords(path) => Passwords::open(path)
+                .map(|passwords| Kind::Passwords(Box::new(passwords)))
+                .map_err(|error| error.to_string()),
+            SourceKind::Jwt(settings) => KeyRing::open(&settings.keys)
+                .map(|keys| Kind::Jwt(Box::new(Jwt::new((**settings).clone(), keys)))),
+            SourceKind::Certificates(settings) => Ok(Kind::Certificates(*settings)),
+            SourceKind::Http(settings) => {
+                Hook::open((**settings).clone()).map(|hook| Kind::Http(Box::new(hook)))
+            }
+        };
+        match kind {
+            Ok(kind) => Ok(Source { name, kind }),
+            Err(error) => Err(format!("access: `{name}`: {error}")),
+        }
+    }
+
+    /// Says who somebody is.
+    pub(super) async fn ask(&self, login: &Login<'_>, room: &Arc<Semaphore>) -> Word {
+        match &self.kind {
+            Kind::Passwords(passwords) => match (login.user, login.password) {
+                (Some(user), Some(password)) => match passwords.verify(user, password, room).await {
+                    Verified::Right => {
+                        Word::Known(Identity { user: Some(user.into()), ..Identity::default() })
+                    }
+                    Verified::Wrong => Word::Refused("the password is wrong".to_owned()),
+                    Verified::Unknown => Word::Pass,
+                },
+                _ => Word::Pass,
+            },
+            Kind::Jwt(jwt) => match login.password {
+                Some(token) => match jwt.admit(login.client, token).await {
+                    Ok(identity) => Word::Known(identity),
+                    Err(TokenError::None) => Word::Pass,
+                    Err(error @ TokenError::NoKeys) => Word::Unavailable(error.to_string()),
+                    Err(TokenError::Refused(what)) => Word::Refused(what),
+                },
+                None => Word::Pass,
+            },
+            Kind::Certificates(settings) => settings.admit(login).map_or(Word::Pass, Word::Known),
+            Kind::Http(hook) => match hook.admit(login).await {
+                Asked::Allowed(identity) => Word::Known(identity),
+                Asked::Denied => Word::Refused("the endpoint says no".to_owned()),
+                Asked::Failed(error) => Word::Unavailable(error),
+            },
+        }
+    }
+
+    /// Whether somebody whom it has let in is still known to it.
+    pub(super) fn still_knows(&self, user: Option<&str>) -> bool {
+        match &self.kind {
+            Kind::Passwords(passwords) => user.is_some_and(|user| passwords.has(user)),
+            Kind::Jwt(_) | Kind::Certificates(_) | Kind::Http(_) => true,
+        }
+    }
+
+    /// Looks whether what it reads has changed; whether somebody may not be known any more.
+    pub(super) async fn refresh(self: &Arc<Self>) -> bool {
+        match &self.kind {
+            Kind::Passwords(_) => {
+                let source = Arc::clone(self);
+                let read = tokio::task::spawn_blocking(move || source.read_again());
+                read.await.unwrap_or(false)
+            }
+            Kind::Jwt(jwt) => {
+                jwt.keys.refresh().await;
+                false
+            }
+            Kind::Certificates(_) | Kind::Http(_) => false,
+        }
+    }
+
+    fn read_again(&self) -> bool {
+        let Kind::Passwords(passwords) = &self.kind else { return false };
+        let began = Instant::now();
+        match passwords.refresh() {
+            Ok(true) => {
+                info!(source = self.name, took = ?began.elapsed(), "the password file is read again");
+                true
+            }
+            Ok(false) => false,
+            Err(error) => {
+                warn!(source = self.name, %error, "the users from before count");
+                false
+            }
+        }
+    }
+
+    /// Answers it remembers.
+    pub(super) fn remembered(&self) -> Option<usize> {
+        match &self.kind {
+            Kind::Passwords(passwords) => Some(passwords.remembered()),
+            Kind::Http(hook) => Some(hook.remembered()),
+            Kind::Jwt(_) | Kind::Certificates(_) => None,
+        }
+    }
+}

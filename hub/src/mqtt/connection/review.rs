@@ -1,0 +1,132 @@
+//! Who a connection is, while it lasts: looked at again when rules or users change, until a token expires, and proven
+//! anew when the client wishes (4.12.1).
+
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use super::super::access::identity::Login;
+use super::super::access::{Standing, stats};
+use super::super::codec::topic::Requested;
+use super::super::codec::{Auth, Packet, ReasonCode};
+use super::super::session::{Session, SubscriptionKey};
+use super::{Close, Connection};
+
+/// Subscriptions of a session that are not allowed to it.
+pub(super) fn not_allowed(standing: &mut Standing, session: &Session) -> Vec<SubscriptionKey> {
+    let denied = session.subscriptions.iter().filter(|(_, subscription)| {
+        Requested::parse(&subscription.requested)
+            .is_some_and(|requested| !standing.may_subscribe(requested.filter))
+    });
+    denied.map(|(key, _)| key).collect()
+}
+
+impl Connection {
+    /// When the client is not who it is any more.
+    pub(super) fn expires(&self) -> Option<Instant> {
+        self.standing.as_ref()?.expires
+    }
+
+    /// Ends the connection of a client whose token has expired.
+    pub(super) fn check_expiry(&self) -> Result<(), Close> {
+        match self.expires() {
+            Some(at) if at <= Instant::now() => Err(Close::Refused {
+                reason: ReasonCode::NOT_AUTHORIZED,
+                what: "the token has expired; connect with a new one",
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks again at who the client is and what it does. If not all of it is allowed any more, the connection ends:
+    /// MQTT has no way to take one subscription away. What is not allowed leaves the session when the client returns.
+    pub(super) fn review(&mut self) -> Result<(), Close> {
+        let access = self.shared.access.load();
+        let Some(standing) = &mut self.standing else {
+            if access.is_open() {
+                return Ok(());
+            }
+            // Nobody was asked when it came.
+            self.session.will = None;
+            stats::cut();
+            return Err(Close::Refused {
+                reason: ReasonCode::NOT_AUTHORIZED,
+                what: "clients have to say who they are now; connect again",
+            });
+        };
+        let what = if let Err(denied) = access.review(standing) {
+            self.session.will = None;
+            denied.what
+        } else if let Some(will) = &self.session.will
+            && !standing.may_publish(&will.last_will.topic, will.last_will.retain)
+        {
+            self.session.will = None;
+            "the will is not allowed any more"
+        } else if not_allowed(standing, &self.session).is_empty() {
+            return Ok(());
+        } else {
+            "a subscription is not allowed any more"
+        };
+        stats::cut();
+        warn!(
+            client = &*self.session.client,
+            user = self.user.as_deref(),
+            what,
+            "a connection is cut because what is allowed has changed"
+        );
+        Err(Close::Refused { reason: ReasonCode::NOT_AUTHORIZED, what })
+    }
+
+    /// A step of an authentication anew.
+    pub(super) fn on_auth(&mut self, auth: &Auth) -> Result<(), Close> {
+        let wrong = |what| Close::Refused { reason: ReasonCode::PROTOCOL_ERROR, what };
+        let failed = || Close::Refused { reason: ReasonCode::NOT_AUTHORIZED, what: "authentication failed" };
+        let access = self.shared.access.load_full();
+        let Some((standing, method)) =
+            self.standing.as_mut().and_then(|standing| standing.method.map(|method| (standing, method)))
+        else {
+            return Err(wrong("AUTH without an authentication method in CONNECT"));
+        };
+        // [MQTT-4.12.1-1]
+        if auth.properties.authentication_method.as_deref() != Some(method) {
+            return Err(wrong("AUTH has another method than CONNECT"));
+        }
+        let message = auth.properties.authentication_data.clone().unwrap_or_default();
+        let listener = &self.peer.listener.options.name;
+        match (auth.reason, standing.exchange.take()) {
+            (ReasonCode::REAUTHENTICATE, None) => {
+                let (exchange, answer) = access.begin(&message, listener).map_err(|error| {
+                    debug!(client = &*self.session.client, %error, "an authentication was refused");
+                    failed()
+                })?;
+                standing.exchange = Some(exchange);
+                self.send(&Packet::Auth(Auth::going_on(method.into(), Some(answer.into()))));
+                Ok(())
+            }
+            (ReasonCode::CONTINUE_AUTHENTICATION, Some(exchange)) => {
+                let login = Login {
+                    client: &self.session.client,
+                    user: None,
+                    password: None,
+                    address: self.peer.address.ip(),
+                    listener,
+                    certificate: self.peer.certificate.as_deref(),
+                };
+                let (proven, answer) = access
+                    .finish(&login, exchange, &message)
+                    .map_err(|denied| Close::Refused { reason: denied.reason, what: denied.what })?;
+                // What it published bears its name, and so does its session.
+                if proven.user() != standing.user() {
+                    return Err(failed());
+                }
+                *standing = proven;
+                let auth = Auth {
+                    reason: ReasonCode::SUCCESS,
+                    ..Auth::going_on(method.into(), Some(answer.into()))
+                };
+                self.send(&Packet::Auth(auth));
+                Ok(())
+            }
+            _ => Err(wrong("an AUTH that is out of its turn")),
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Who may connect, and who may do what.
+//!
+//! # Layout
+//! - [`passwords`] the password file and `tidemill passwd`
+//! - [`rules`] rules about topics: reason codes, reload, explaining
+//! - [`scram`] enhanced authentication, with somebody else's client
+//! - [`tokens`] JSON Web Tokens and the URL of their keys
+//! - [`hook`] the HTTP endpoint
+
+mod hook;
+mod passwords;
+mod rules;
+mod scram;
+mod tokens;
+
+use std::fs;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tidemill_tests::mqtt::{Client, Connect, Packet};
+use tidemill_tests::services::Tidemill;
+use tidemill_tests::services::tidemill::command;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Starts a hub in `dir` with this configuration.
+async fn hub_in(dir: TempDir, configuration: &str) -> Tidemill {
+    fs::write(dir.path().join("tidemill.yaml"), configuration).unwrap();
+    Tidemill::start_in(dir, vec!["--config".into(), "tidemill.yaml".into()]).await
+}
+
+/// Starts a hub with this configuration, and with these users in the file `passwords`.
+async fn hub(configuration: &str, users: &[(&str, &str)]) -> Tidemill {
+    let dir = tempfile::Builder::new().prefix("tidemill-access-").tempdir().unwrap();
+    for (user, password) in users {
+        passwd(dir.path(), user, password, &[]);
+    }
+    hub_in(dir, configuration).await
+}
+
+/// `tidemill passwd --stdin passwords USER`: what it prints.
+fn passwd(dir: &Path, user: &str, password: &str, more: &[&str]) -> String {
+    let mut command = command(dir, &["passwd", "passwords", user, "--stdin"]);
+    let piped = command.args(more).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(format!("{password}\n").as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap()
+}
+
+/// The reason code with which a CONNECT is answered.
+async fn connack(hub: SocketAddr, connect: &Connect) -> io::Result<u8> {
+    let (mut writer, mut reader) = Client::open(hub, connect.level).await?;
+    writer.raw(&connect.encode()).await?;
+    match reader.next().await? {
+        Some(Packet::ConnAck { reason, .. }) => Ok(reason),
+        other => Err(io::Error::other(format!("{other:?}"))),
+    }
+}

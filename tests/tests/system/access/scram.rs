@@ -1,0 +1,125 @@
+//! Enhanced authentication with SCRAM-SHA-256: the client is rsasl's.
+
+use rsasl::config::SASLConfig;
+use rsasl::mechname::Mechname;
+use rsasl::prelude::{SASLClient, Session};
+use tidemill_tests::mqtt::encode::auth;
+use tidemill_tests::mqtt::{Client, Connect, Level, Packet, Reader, Writer};
+use tidemill_tests::services::Tidemill;
+
+use super::{connack, hub};
+
+const CONFIGURATION: &str =
+    "access: { authentication: [ { name: devices, passwords: { file: passwords } } ], default: allow }\n";
+const METHOD: &str = "SCRAM-SHA-256";
+const AUTHENTICATION_METHOD: u8 = 0x15;
+const AUTHENTICATION_DATA: u8 = 0x16;
+
+fn session(user: &str, password: &str) -> Session {
+    let config = SASLConfig::with_credentials(None, user.to_owned(), password.to_owned()).unwrap();
+    let method = Mechname::parse(METHOD.as_bytes()).unwrap();
+    SASLClient::new(config).start_suggested(&[method]).unwrap()
+}
+
+/// What the client says to what the server said.
+fn step(session: &mut Session, input: Option<&str>) -> Vec<u8> {
+    let mut output = Vec::new();
+    session.step(input.map(str::as_bytes), &mut output).unwrap();
+    output
+}
+
+/// The data of an AUTH that asks to go on.
+async fn challenge(reader: &mut Reader) -> String {
+    match reader.packet().await {
+        Packet::Auth { reason: 0x18, properties } => {
+            assert_eq!(properties.text(AUTHENTICATION_METHOD), Some(METHOD));
+            properties.text(AUTHENTICATION_DATA).unwrap_or_default().to_owned()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Connects as far as to the packet that ends the authentication.
+async fn prove(hub: &Tidemill, user: &str, password: &str) -> (Writer, Reader, Session, Packet) {
+    let mut session = session(user, password);
+    let first = step(&mut session, None);
+    let connect = Connect::clean("c").method(METHOD, Some(&first));
+    let (mut writer, mut reader) = Client::open(hub.mqtt(), Level::V5).await.unwrap();
+    writer.raw(&connect.encode()).await.unwrap();
+    let challenge = challenge(&mut reader).await;
+    let last = step(&mut session, Some(&challenge));
+    writer.raw(&auth(0x18, METHOD, &last)).await.unwrap();
+    let end = reader.packet().await;
+    (writer, reader, session, end)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_proves_that_it_knows_the_password_and_so_does_the_server() {
+    let hub = hub(CONFIGURATION, &[("bob", "secret"), ("a,b=c", "x")]).await;
+    let (mut writer, mut reader, mut session, end) = prove(&hub, "bob", "secret").await;
+    let Packet::ConnAck { reason: 0, properties, .. } = end else { panic!("{end:?}") };
+    assert_eq!(properties.text(AUTHENTICATION_METHOD), Some(METHOD));
+    // The client looks at the server's proof.
+    step(&mut session, properties.text(AUTHENTICATION_DATA));
+
+    // Anew, on the running connection (4.12.1).
+    let mut again = self::session("bob", "secret");
+    writer.raw(&auth(0x19, METHOD, &step(&mut again, None))).await.unwrap();
+    let asked = challenge(&mut reader).await;
+    writer.raw(&auth(0x18, METHOD, &step(&mut again, Some(&asked)))).await.unwrap();
+    let Packet::Auth { reason: 0, properties } = reader.packet().await else { panic!("no success") };
+    step(&mut again, properties.text(AUTHENTICATION_DATA));
+    writer.ping().await.unwrap();
+    writer.flush().await.unwrap();
+    assert_eq!(reader.packet().await, Packet::PingResp);
+
+    // Another user, another method, out of turn: each ends it.
+    let mut other = self::session("a,b=c", "x");
+    writer.raw(&auth(0x19, METHOD, &step(&mut other, None))).await.unwrap();
+    let asked = challenge(&mut reader).await;
+    writer.raw(&auth(0x18, METHOD, &step(&mut other, Some(&asked)))).await.unwrap();
+    assert_eq!(reader.until_closed().await, [Packet::Disconnect { reason: 0x87 }]);
+    for (packet, reason) in [
+        (auth(0x19, "OTHER", b"x"), 0x82),
+        (auth(0x18, METHOD, b"x"), 0x82),
+        (auth(0x19, METHOD, b"x"), 0x87),
+    ] {
+        let (mut writer, mut reader, _, end) = prove(&hub, "bob", "secret").await;
+        assert!(matches!(end, Packet::ConnAck { reason: 0, .. }), "{end:?}");
+        writer.raw(&packet).await.unwrap();
+        assert_eq!(reader.until_closed().await, [Packet::Disconnect { reason }]);
+    }
+    let (.., end) = prove(&hub, "a,b=c", "x").await;
+    assert!(matches!(end, Packet::ConnAck { reason: 0, .. }), "{end:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_know_it_learns_nothing() {
+    let hub = hub(CONFIGURATION, &[("bob", "secret")]).await;
+    for (user, password) in [("bob", "wrong"), ("nobody", "secret")] {
+        let (.., end) = prove(&hub, user, password).await;
+        assert!(matches!(end, Packet::ConnAck { reason: 0x87, .. }), "{user}: {end:?}");
+    }
+    let first = |user: &str| format!("n,,n={user},r=abc");
+    let asked = async |user: &str| {
+        let (mut writer, mut reader) = Client::open(hub.mqtt(), Level::V5).await.unwrap();
+        writer.raw(&Connect::clean("c").method(METHOD, Some(first(user).as_bytes())).encode()).await.unwrap();
+        let challenge = challenge(&mut reader).await;
+        challenge.split_once(",s=").unwrap().1.to_owned()
+    };
+    let (known, unknown, again) = (asked("bob").await, asked("nobody").await, asked("nobody").await);
+    assert_eq!((known.len(), &unknown), (unknown.len(), &again));
+    // A client may leave its first message to an AUTH.
+    let (mut writer, mut reader) = Client::open(hub.mqtt(), Level::V5).await.unwrap();
+    writer.raw(&Connect::clean("c").method(METHOD, None).encode()).await.unwrap();
+    assert_eq!(challenge(&mut reader).await, "");
+    writer.raw(&auth(0x18, METHOD, first("bob").as_bytes())).await.unwrap();
+    assert!(challenge(&mut reader).await.starts_with("r=abc"));
+    // Something else in between.
+    writer.ping().await.unwrap();
+    writer.flush().await.unwrap();
+    assert!(matches!(reader.packet().await, Packet::ConnAck { reason: 0x82, .. }));
+    let answer = async |connect: Connect| connack(hub.mqtt(), &connect).await.unwrap();
+    assert_eq!(answer(Connect::clean("c").method("GS2-KRB5", Some(b"x"))).await, 0x8c);
+    assert_eq!(answer(Connect::clean("c").method(METHOD, Some(b"nonsense"))).await, 0x87);
+}
