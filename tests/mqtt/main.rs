@@ -12,10 +12,12 @@
 //! - [`subscribe`], [`unsubscribe`], [`overlap`] (3.8 to 3.11)
 //! - [`goodbye`] PINGREQ, DISCONNECT and errors (3.12 to 3.14, 4.13)
 //! - [`qos`], [`resend`], [`order`], [`flow`], [`size`] (4.3 to 4.6, 4.9)
+//! - [`auth`] (3.15, 4.12)
 //! - [`topics`], [`shared`] (4.7, 4.8)
 //! - [`transport`] (4.2), [`websocket`] (6)
 
 mod alias;
+mod auth;
 mod conformance;
 mod connack;
 mod connect;
