@@ -21,8 +21,10 @@ mod tls;
 mod upgrade;
 mod websocket;
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::BytesMut;
 use tokio::io::{Interest, Ready};
@@ -85,7 +87,18 @@ impl Transport {
                 layered.socket()
             }
         };
-        socket.ready(interest).await
+        // Asked for each direction, which keeps nothing between polls: an idle connection rests here.
+        poll_fn(|context| {
+            let mut ready = Ready::EMPTY;
+            if interest.is_readable() && socket.poll_read_ready(context)?.is_ready() {
+                ready |= Ready::READABLE;
+            }
+            if interest.is_writable() && socket.poll_write_ready(context)?.is_ready() {
+                ready |= Ready::WRITABLE;
+            }
+            if ready.is_empty() { Poll::Pending } else { Poll::Ready(Ok(ready)) }
+        })
+        .await
     }
 
     /// Appends what has come to `input`; 0 bytes when nothing will come any more.
