@@ -186,14 +186,15 @@ impl Connection {
         let gate = shared.registry.gate(&client);
         tokio::pin!(gate);
         let _gate = loop {
+            // Before each wait, the first too: what the bell was rung for may have been taken from it, and the letter left
+            // unread, when something else ended the connection.
+            self.mail.look();
+            if let Some(reply) = self.mail.taken_over() {
+                return self.hand_over(reply).await;
+            }
             tokio::select! {
                 gate = &mut gate => break gate,
-                _ = self.mail.bell.ready() => {
-                    self.mail.look();
-                    if let Some(reply) = self.mail.taken_over() {
-                        return self.hand_over(reply).await;
-                    }
-                }
+                _ = self.mail.bell.ready() => {}
             }
         };
         self.mail.close();
