@@ -4,18 +4,28 @@ use std::collections::VecDeque;
 
 use tidemill_store::{CursorId, CursorPlace};
 
+/// Entries of [`Cursor::open`] that are done and behind one that is not are left there up to this many.
+const DONE_MIN: u32 = 64;
+
 /// A subscription's place in its queue.
 ///
 /// Offsets below `next` were read. Those in `open` are on their way to the client; every other one is
 /// done: acknowledged, sent with QoS 0, expired, too large. So the place that is kept durably
-/// is the first open offset, and what was acknowledged out of order costs nothing to remember.
+/// is the first open offset.
+///
+/// What is acknowledged before the first is marked, and swept out when it is more than half of `open`. So a cursor
+/// remembers at most twice what is in flight, and [`DONE_MIN`], however long its first message is not acknowledged: the
+/// windows of those it delivers to bound it.
 #[derive(Clone, Debug)]
 pub struct Cursor {
     /// Where to read on.
     next: u64,
     /// Sequence of the record last read: everything up to it is read.
     last: u64,
+    /// In the order of offsets.
     open: VecDeque<Open>,
+    /// How many of `open` are done.
+    done: u32,
     /// Whether the durable place is behind this one.
     moved: bool,
     /// The store's number for the durable place, if there is one.
@@ -35,7 +45,14 @@ impl Cursor {
     /// A cursor whose consumer has done everything before `place`.
     #[must_use]
     pub fn at(place: CursorPlace) -> Self {
-        Cursor { next: place.offset, last: place.sequence, open: VecDeque::new(), moved: false, id: None }
+        Cursor {
+            next: place.offset,
+            last: place.sequence,
+            open: VecDeque::new(),
+            done: 0,
+            moved: false,
+            id: None,
+        }
     }
 
     /// A cursor that the store keeps.
@@ -60,6 +77,7 @@ impl Cursor {
         still_open.dedup();
         let before = self.last;
         self.open = still_open.iter().map(|offset| Open { offset: *offset, before, done: false }).collect();
+        self.done = 0;
         self.next = next.max(done);
         still_open
     }
@@ -96,12 +114,18 @@ impl Cursor {
     /// The delivery of `offset` has ended. Does nothing if it is not on its way.
     pub fn done(&mut self, offset: u64) {
         let Ok(index) = self.open.binary_search_by_key(&offset, |open| open.offset) else { return };
-        if let Some(open) = self.open.get_mut(index) {
+        if let Some(open @ Open { done: false, .. }) = self.open.get_mut(index) {
             open.done = true;
+            self.done += 1;
         }
         while self.open.front().is_some_and(|open| open.done) {
             self.open.pop_front();
+            self.done -= 1;
             self.moved = true;
+        }
+        if self.done > DONE_MIN && self.done as usize > self.open.len() / 2 {
+            self.open.retain(|open| !open.done);
+            self.done = 0;
         }
     }
 
@@ -172,10 +196,32 @@ mod tests {
         assert_eq!((cursor.next(), cursor.place().offset), (20, 16));
     }
 
+    #[test]
+    fn what_is_done_behind_the_first_is_not_remembered_for_ever() {
+        let mut cursor = start(1);
+        cursor.take(1, sequence(1));
+        for offset in 2..100_000 {
+            cursor.take(offset, sequence(offset));
+            cursor.take_moved();
+            // Always ten in flight, and acknowledged twice.
+            for done in
+                [offset.saturating_sub(9), offset.saturating_sub(9)].into_iter().filter(|done| *done > 1)
+            {
+                cursor.done(done);
+            }
+            assert!(cursor.open.len() <= 2 * 10 + 1 + DONE_MIN as usize);
+        }
+        assert_eq!((cursor.place().offset, cursor.take_moved()), (1, None));
+        cursor.done(1);
+        assert_eq!(cursor.place(), CursorPlace { offset: 99_991, sequence: sequence(99_990) });
+        (99_991..100_000).for_each(|offset| cursor.done(offset));
+        assert_eq!((cursor.place().offset, cursor.open.len(), cursor.done), (100_000, 0, 0));
+    }
+
     proptest! {
         /// Against a model that remembers every offset.
         #[test]
-        fn like_a_set_of_offsets(steps in proptest::collection::vec((0..3_u8, 0..40_u64), 1..200)) {
+        fn like_a_set_of_offsets(steps in proptest::collection::vec((0..5_u8, 0..200_u64), 1..800)) {
             let mut cursor = start(1);
             let (mut end, mut open) = (1_u64, std::collections::BTreeSet::new());
             for (step, argument) in steps {
