@@ -67,7 +67,8 @@ impl Mail {
 
     /// The connection is about to look: what is left from here on rings again.
     pub(super) fn look(&self) {
-        self.rung.store(false, Ordering::Release);
+        // Taken with what was put before the ring that this one answers; a mere store would not see it.
+        self.rung.swap(false, Ordering::AcqRel);
     }
 
     /// Asks the connection to go and to hand its session over. The answer fails if it is gone already.
