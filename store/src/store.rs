@@ -377,9 +377,10 @@ impl Store {
         table.watch(queue, (offset, durable), &ends, watcher, token)
     }
 
-    /// Takes the watches of this watcher on the queue away.
-    pub fn unwatch(&self, queue: QueueId, watcher: &Watcher) {
-        self.0.shared.table.write().unwatch(queue, watcher);
+    /// Takes the watch of this watcher with a token away from the queue; with `None` all of its watches there, which takes
+    /// as long as there are others'.
+    pub fn unwatch(&self, queue: QueueId, watcher: &Watcher, token: Option<u64>) {
+        self.0.shared.table.write().unwatch(queue, watcher, token);
     }
 
     /// [`Store::open_cursors`] for one.

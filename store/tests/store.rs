@@ -303,7 +303,8 @@ async fn a_watch_rings_once_and_never_too_late(shards: u16) {
         store.watch(queue, end + 1, durable, &watcher, 8).unwrap();
         assert_eq!(watcher.take(), [8], "what is there already rings at once");
         store.watch(queue, end + 2, durable, &watcher, 9).unwrap();
-        store.unwatch(queue, &watcher);
+        store.unwatch(queue, &watcher, Some(8));
+        store.unwatch(queue, &watcher, Some(9));
         store.append(vec![numbered("t", 3)]).await.unwrap();
         assert!(watcher.take().is_empty());
     }

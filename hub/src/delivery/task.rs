@@ -93,7 +93,7 @@ impl Delivery {
 
     async fn run(mut self) {
         while self.deliver_next().await.is_ok() {}
-        self.plan.store.unwatch(self.plan.key.queue, &self.watcher);
+        self.plan.store.unwatch(self.plan.key.queue, &self.watcher, Some(0));
     }
 
     /// Waits for a batch and sends it until all of it is done.

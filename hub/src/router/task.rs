@@ -108,7 +108,7 @@ impl Router {
                 () = stop.cancelled() => break,
             }
         }
-        self.store.unwatch(self.key.queue, &watcher);
+        self.store.unwatch(self.key.queue, &watcher, Some(0));
     }
 
     /// Routes what is there, at most one batch; whether there was anything.

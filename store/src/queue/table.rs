@@ -386,10 +386,10 @@ impl Table {
         Ok(())
     }
 
-    /// Takes away the watches of a watcher.
-    pub(crate) fn unwatch(&mut self, id: QueueId, watcher: &Watcher) {
+    /// Takes away the watches of a watcher, or the one with `token`.
+    pub(crate) fn unwatch(&mut self, id: QueueId, watcher: &Watcher, token: Option<u64>) {
         if let Some(index) = self.index(id) {
-            self.watches.disarm(index, watcher, None);
+            self.watches.disarm(index, watcher, token);
         }
     }
 

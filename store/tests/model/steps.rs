@@ -368,7 +368,7 @@ impl Driver {
     fn watch(&mut self, random: &mut Random) {
         let Some(queue) = self.some_queue(random) else { return };
         if random.chance(15) {
-            self.store().unwatch(queue, &self.watcher);
+            self.store().unwatch(queue, &self.watcher, None);
             self.armed.retain(|(armed, _, _)| *armed != queue);
             return;
         }

@@ -86,9 +86,8 @@ impl Bounds {
 impl Connection {
     /// When something is due by the bounds: reading again, or looking how far behind a client is for whom something
     /// waits.
-    pub(super) fn bounds_wake_at(&self) -> Option<Instant> {
+    pub(super) fn bounds_wake_at(&self, pause: Option<(Instant, Limit)>) -> Option<Instant> {
         let bounds = self.bounds.as_ref()?;
-        let pause = bounds.pause();
         if let Some((_, limit)) = pause {
             self.shared.counters.reached(limit);
         }

@@ -162,7 +162,7 @@ impl Connection {
                 let unfinished = given_back.iter().filter(|(of, ..)| *of == key);
                 group.leave(&self.mail, unfinished.map(|(_, offset, pointer)| (*offset, *pointer)));
             }
-            self.shared.store.unwatch(subscription.queue, &self.mail.bell);
+            self.shared.store.unwatch(subscription.queue, &self.mail.bell, Some(key.0 as u64));
         }
     }
 

@@ -446,6 +446,7 @@ fn connection(
         silence_max,
         last_heard: Instant::now(),
         decoder,
+        held_back: !input.is_empty(),
         // An idle connection has no buffer.
         input: if input.is_empty() { BytesMut::new() } else { input },
         aliases: Vec::new(),

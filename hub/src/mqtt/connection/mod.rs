@@ -103,6 +103,8 @@ struct Connection {
 
     decoder: Decoder,
     input: BytesMut,
+    /// Whether `input` may begin with a whole packet: handling it was stopped, not starved.
+    held_back: bool,
     /// Topics by alias less one; empty where there is none.
     aliases: Vec<ByteString>,
     /// Stored with every message that has no properties of its own.
@@ -189,10 +191,18 @@ impl Connection {
     /// Whether the client may be read: it is not while it owes us the reading of its answers, or while we owe
     /// it too many acknowledgements.
     fn may_read(&self) -> bool {
-        self.output.len() < self.shared.options.out_buffer_bytes_max as usize
-            && self.pending.len() < RECEIPTS_MAX
-            && self.pending_acks < usize::from(self.shared.options.receive_maximum)
-            && self.bounds.as_ref().is_none_or(|bounds| bounds.pause().is_none())
+        self.has_room() && !self.owes() && self.pause().is_none()
+    }
+
+    /// Whether we owe the client too many acknowledgements to take more from it.
+    fn owes(&self) -> bool {
+        self.pending.len() >= RECEIPTS_MAX
+            || self.pending_acks >= usize::from(self.shared.options.receive_maximum)
+    }
+
+    /// From when on a rate lets the client be read; `None` if it may be now.
+    fn pause(&self) -> Option<(Instant, Limit)> {
+        self.bounds.as_ref()?.pause()
     }
 
     async fn turn(&mut self) -> Result<(), Close> {
@@ -222,8 +232,10 @@ impl Connection {
 
     /// Waits until there is something to do; says what the socket is ready for.
     async fn wait(&mut self) -> Result<Ready, Close> {
-        let more = self.has_room() && self.delivery.has_work();
-        let reading = self.may_read();
+        // Looked at once: if it is over while we look, what waits for its end would not be woken.
+        let pause = self.pause();
+        let reading = self.has_room() && !self.owes() && pause.is_none();
+        let more = (self.has_room() && self.delivery.has_work()) || (reading && self.held_back);
         if !reading {
             // Our own doing is no silence of the client's.
             self.last_heard = Instant::now();
@@ -236,8 +248,10 @@ impl Connection {
             (false, true) => None,
         };
         self.check_expiry()?;
-        let silence = self.silence_max.map(|silence| self.last_heard + silence);
-        let bounds = if self.bounds.is_some() { self.bounds_wake_at() } else { None };
+        // Nor is it one while we do not listen, however long that is.
+        let listening = pause.is_none() && !self.owes();
+        let silence = self.silence_max.filter(|_| listening).map(|silence| self.last_heard + silence);
+        let bounds = if self.bounds.is_some() { self.bounds_wake_at(pause) } else { None };
         let deadline = silence.into_iter().chain(bounds).chain(self.expires()).min();
         let is_silence = deadline == silence;
         let Self { stream, mail, pending, .. } = self;
@@ -351,6 +365,7 @@ impl Connection {
 
     /// Handles whole packets up to one that changes subscriptions, for which the store has to be asked.
     fn handle_until_change(&mut self) -> Result<Option<Change>, Close> {
+        self.held_back = true;
         while self.pending_acks + self.batch_acks.len() < usize::from(self.shared.options.receive_maximum)
             || self.version == Version::V5
         {
@@ -365,7 +380,10 @@ impl Connection {
                         return Ok(Some(change));
                     }
                 }
-                Ok(None) => break,
+                Ok(None) => {
+                    self.held_back = false;
+                    break;
+                }
                 Err(error) => {
                     debug!(client = &*self.session.client, %error, "a packet was refused");
                     if error.reason == ReasonCode::PACKET_TOO_LARGE {

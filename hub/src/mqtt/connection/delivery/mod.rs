@@ -153,11 +153,7 @@ impl Connection {
         let queue = subscription.queue;
         self.delivery.ready.retain(|ready| *ready != key);
         self.delivery.forget_replay(key);
-        self.shared.store.unwatch(queue, &self.mail.bell);
-        // A shared and a plain subscription can have the same queue; the other one looks for itself.
-        let others = self.session.subscriptions.iter();
-        let others: Vec<_> = others.filter(|(other, of)| *other != key && of.queue == queue).collect();
-        others.into_iter().for_each(|(other, _)| self.delivery.wake_one(other));
+        self.shared.store.unwatch(queue, &self.mail.bell, Some(key.0 as u64));
         let beside = self.delivery.overlaps.remove(key, &self.session.subscriptions);
         beside.into_iter().for_each(|other| self.delivery.wake_one(other));
         if let Some(group) = self.delivery.groups.remove(&key) {
@@ -215,10 +211,9 @@ impl Connection {
             Box::pin(self.send_again()).await?;
         }
         if self.delivery.resend.is_empty() {
-            if !self.delivery.replays.is_empty() {
-                Box::pin(self.send_retained()).await?;
-            }
+            let held = !self.delivery.replays.is_empty() && Box::pin(self.send_retained()).await?;
             self.send_queued().await?;
+            self.delivery.blocked |= held && self.delivery.ready.is_empty();
         }
         self.commit_cursors();
         Ok(())

@@ -38,10 +38,10 @@ impl Delivery {
 }
 
 impl Connection {
-    /// Sends retained messages to subscriptions that are new.
-    pub(super) async fn send_retained(&mut self) -> Result<(), Close> {
+    /// Sends retained messages to subscriptions that are new; whether the client's window was in the way.
+    pub(super) async fn send_retained(&mut self) -> Result<bool, Close> {
         while self.has_room() {
-            let Some(mut replay) = self.delivery.replays.pop_front() else { return Ok(()) };
+            let Some(mut replay) = self.delivery.replays.pop_front() else { return Ok(false) };
             let Some(subscription) = self.session.subscriptions.get(replay.key) else { continue };
             let Some(place) = subscription.retained.as_deref() else { continue };
             let before = place.before;
@@ -57,9 +57,8 @@ impl Connection {
             }
             while self.has_room() {
                 if options.qos > Qos::AtMostOnce && self.window_room() == 0 {
-                    self.delivery.blocked = true;
                     self.delivery.replays.push_front(replay);
-                    return Ok(());
+                    return Ok(true);
                 }
                 let Some(record) = replay.page.pop_front() else { break };
                 self.retained_seen(replay.key, &record);
@@ -82,7 +81,7 @@ impl Connection {
                 self.delivery.replays.push_front(replay);
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// A retained message is about to be sent to a subscription, or passed over.
