@@ -239,7 +239,9 @@ impl Connection {
 
     /// Takes a subscription away, wherever it is known.
     async fn drop_subscription(&mut self, key: SubscriptionKey) {
-        if let Some(gone) = self.forget_subscription(key) {
+        let gone = self.forget_subscription(key);
+        self.part(&[key]);
+        if let Some(gone) = gone {
             sessions::end_subscription(&self.shared, &self.session.client, &gone, self.is_kept()).await;
         }
     }
@@ -253,18 +255,20 @@ impl Connection {
     /// Writes the session without the subscriptions, answers, and then lets their queues go.
     async fn unsubscribe(&mut self, unsubscribe: Unsubscribe) -> Result<(), Close> {
         self.check_answer(unsubscribe.filters.len())?;
-        let mut gone = Vec::new();
+        let (mut keys, mut gone) = (Vec::new(), Vec::new());
         let mut reasons = SmallVec::new();
         for filter in &unsubscribe.filters {
             reasons.push(match self.session.subscriptions.find(filter) {
                 Some(key) => {
                     gone.extend(self.forget_subscription(key));
+                    keys.push(key);
                     ReasonCode::SUCCESS
                 }
                 None if Requested::parse(filter).is_none() => ReasonCode::TOPIC_FILTER_INVALID,
                 None => ReasonCode::NO_SUBSCRIPTION_EXISTED,
             });
         }
+        self.part(&keys);
         if !gone.is_empty()
             && let Err(error) = self.write_session().await
         {

@@ -89,13 +89,21 @@ impl Overlaps {
         self.wake_all(key);
     }
 
-    /// Takes a subscription away. Those that were in its group, and perhaps overlap nothing any more, are returned; they may all
-    /// have something.
-    pub fn remove(&mut self, key: SubscriptionKey, subscriptions: &Subscriptions) -> Vec<SubscriptionKey> {
+    /// Takes subscriptions away. Those that were in their groups, and perhaps overlap nothing any more, are returned; they may
+    /// all have something.
+    pub fn remove(
+        &mut self,
+        gone: &[SubscriptionKey],
+        subscriptions: &Subscriptions,
+    ) -> Vec<SubscriptionKey> {
         let Some(known) = &mut self.0 else { return Vec::new() };
-        let Some(gone) = known.members.remove(&key) else { return Vec::new() };
-        let mut rest = known.groups.try_remove(gone.group).unwrap_or_default().members;
-        rest.retain(|member| *member != key);
+        let mut rest = Vec::new();
+        for key in gone {
+            if let Some(member) = known.members.remove(key) {
+                rest.extend(known.groups.try_remove(member.group).unwrap_or_default().members);
+            }
+        }
+        rest.retain(|member| !gone.contains(member));
         for member in &rest {
             known.members.remove(member);
         }
@@ -264,7 +272,7 @@ mod tests {
         let joining = SubscriptionKey(3);
         assert_eq!(overlaps.lead(SubscriptionKey(4)), overlaps.lead(joining));
         all.remove(joining);
-        let mut rest = overlaps.remove(joining, &all);
+        let mut rest = overlaps.remove(&[joining], &all);
         rest.sort();
         assert_eq!((rest, overlaps.is_empty()), (vec![SubscriptionKey(0), SubscriptionKey(4)], true));
         assert_eq!((overlaps.lead(SubscriptionKey(1)), overlaps.beside(SubscriptionKey(1))), (None, &[][..]));
@@ -317,7 +325,7 @@ mod tests {
                     let key = all.insert(subscription(&filter));
                     overlaps.add(key, &all);
                 } else if all.remove(SubscriptionKey(which)).is_some() {
-                    overlaps.remove(SubscriptionKey(which), &all);
+                    overlaps.remove(&[SubscriptionKey(which)], &all);
                 }
                 let keys: Vec<(SubscriptionKey, String)> =
                     all.iter().map(|(key, of)| (key, of.filter().to_owned())).collect();

@@ -147,18 +147,23 @@ impl Connection {
         self.delivery.wake_one(key);
     }
 
-    /// Stops the delivery of a subscription that is about to go.
+    /// Stops the delivery of a subscription that is about to go. [`Connection::part`] follows.
     pub(super) fn stop(&mut self, key: SubscriptionKey) {
         let Some(subscription) = self.session.subscriptions.get(key) else { return };
         let queue = subscription.queue;
         self.delivery.ready.retain(|ready| *ready != key);
         self.delivery.forget_replay(key);
         self.shared.store.unwatch(queue, &self.mail.bell, Some(key.0 as u64));
-        let beside = self.delivery.overlaps.remove(key, &self.session.subscriptions);
-        beside.into_iter().for_each(|other| self.delivery.wake_one(other));
         if let Some(group) = self.delivery.groups.remove(&key) {
             self.leave_for_good(key, &group);
         }
+    }
+
+    /// Subscriptions that were stopped are gone: what they overlapped goes on by itself. Once for all of them, since all that is left
+    /// is compared anew.
+    pub(super) fn part(&mut self, gone: &[SubscriptionKey]) {
+        let beside = self.delivery.overlaps.remove(gone, &self.session.subscriptions);
+        beside.into_iter().for_each(|other| self.delivery.wake_one(other));
     }
 
     /// A membership ends, and the connection goes on. What is in flight is completed here (3.10.4), but nobody will
