@@ -31,6 +31,8 @@ pub(super) const MAIL: u64 = u64::MAX;
 pub(super) struct Mail {
     /// The connection's bell: rung with [`MAIL`], and by the store with the tokens of subscriptions.
     pub(super) bell: Watcher,
+    /// [`Session::owner`] of the session that the connection has.
+    pub(super) owner: Option<Arc<str>>,
     /// Whether the bell was rung with [`MAIL`], and the connection has not looked yet.
     rung: AtomicBool,
     letters: Mutex<Letters>,
@@ -58,6 +60,11 @@ pub(super) struct Kick {
 }
 
 impl Mail {
+    /// For a connection whose session belongs to this user.
+    pub(super) fn of(owner: Option<Arc<str>>) -> Self {
+        Mail { owner, ..Mail::default() }
+    }
+
     /// Rings the bell, once until the connection looks.
     pub(super) fn ring(&self) {
         if !self.rung.swap(true, Ordering::AcqRel) {

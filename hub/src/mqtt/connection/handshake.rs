@@ -270,12 +270,15 @@ async fn open(
     }
 
     let gate = shared.registry.gate(&client).await;
-    let found = match find(shared, &client, connect.clean_start, expiry_s).await {
+    let found = match find(shared, &client, standing.as_deref(), connect.clean_start, expiry_s).await {
         Ok(found) => found,
         Err(refusal) => return Err((stream, refusal)),
     };
     let Found { mut session, present } = found;
     session.expiry_s = expiry_s;
+    if let (None, Some(standing)) = (&session.owner, &standing) {
+        session.owner = standing.user().map(|user| Arc::from(&**user));
+    }
     session.offline_since_ms = None;
     session.will = connect.will.clone().map(|last_will| Box::new(Will { last_will, user: user.clone() }));
     let gone = match &mut standing {
@@ -295,7 +298,7 @@ async fn open(
     for subscription in &gone {
         sessions::end_subscription(shared, &client, subscription, session.kept == Kept::Whole).await;
     }
-    let mail = Arc::new(Mail::default());
+    let mail = Arc::new(Mail::of(session.owner.clone()));
     shared.registry.online(&client, Arc::clone(&mail));
     if standing.is_some() && shared.registry.reviews() != reviews {
         mail.nudge_review();
@@ -327,8 +330,31 @@ fn take_away(standing: &mut Standing, session: &mut Session) -> Vec<Subscription
     gone
 }
 
+/// Refuses a session to all but the user it belongs to. One that belongs to nobody is for whoever comes first, and where
+/// nobody is asked who it is, everybody is the same.
+fn check_owner(owner: Option<&str>, standing: Option<&Standing>) -> Result<(), Refusal> {
+    match (owner, standing) {
+        (Some(owner), Some(standing)) if standing.user().is_none_or(|user| **user != *owner) => {
+            Err(Refusal {
+                reason: ReasonCode::CLIENT_IDENTIFIER_NOT_VALID,
+                what: "the session of this client identifier belongs to another user",
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The session of a client: the one there is, if it is to go on, or a new one.
-async fn find(shared: &Shared, client: &ByteString, clean: bool, expiry_s: u32) -> Result<Found, Refusal> {
+async fn find(
+    shared: &Shared,
+    client: &ByteString,
+    standing: Option<&Standing>,
+    clean: bool,
+    expiry_s: u32,
+) -> Result<Found, Refusal> {
+    if let Holder::Connection(mail) = shared.registry.holder(client) {
+        check_owner(mail.owner.as_deref(), standing)?;
+    }
     let old = match shared.registry.holder(client) {
         Holder::Nobody => None,
         // A connection that was lost in a way that it cannot answer leaves the document.
@@ -347,6 +373,9 @@ async fn find(shared: &Shared, client: &ByteString, clean: bool, expiry_s: u32) 
     let Some(mut old) = old else { return Ok(new()) };
     let now = now_ms();
     let is_due = |due: Option<i64>| due.is_some_and(|due| due <= now);
+    if !is_due(old.expires_ms()) {
+        check_owner(old.owner.as_deref(), standing)?;
+    }
     // One whose time is over has ended, whether or not that was carried out yet (4.1).
     let goes_on = old.is_persistent() && !clean && !is_due(old.expires_ms());
     // The will of the connection before: if the session ends here, or its delay is over, now. If the session goes

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! u8   version of this layout: 2
-//! u8   flags: bit 0 there is a will, bit 1 the session is offline
+//! u8   flags: bit 0 there is a will, bit 1 the session is offline, bit 2 it belongs to a user
 //! u32  session expiry interval, seconds
 //! [u64 offline since, milliseconds since the Unix epoch]
+//! [u16 + bytes name of the user it belongs to]
 //! u32  subscriptions, each: u16 + bytes filter as requested; u8 options; u32 identifier (0: none);
 //!      u64 queue; u64 offset to read on at; u8 whether retained messages are still to be sent: if so,
 //!      u64 sequence before which they were stored; u16 + bytes topic of the last one sent (empty: none)
@@ -18,13 +19,14 @@
 //! ```
 //!
 //! In version 1 a message came from one place at most: bit 6 of its step said whether, and no number of them followed. It had
-//! nothing of retained messages, and no sequence.
+//! nothing of retained messages, no sequence, and no user.
 //!
 //! The smallest and most often looked at comes first: recovery reads up to the subscriptions of every session.
 //! Where a cursor durably stands is not here but in the store, which moves it without writing documents.
 //! The document may therefore be older than the cursor; what the cursor has passed is then left out.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
@@ -44,6 +46,8 @@ use super::{
 const VERSION: u8 = 2;
 const HAS_WILL: u8 = 1 << 0;
 const IS_OFFLINE: u8 = 1 << 1;
+/// Not in version 1.
+const HAS_OWNER: u8 = 1 << 2;
 /// In version 1: the message came from a queue.
 const FROM_QUEUE: u8 = 1 << 6;
 const RETAIN: u8 = 1 << 7;
@@ -64,6 +68,7 @@ pub enum DocumentError {
 pub(crate) struct Stored {
     pub(crate) expiry_s: u32,
     pub(crate) offline_since_ms: Option<i64>,
+    owner: Option<Arc<str>>,
     pub(crate) will: Option<Box<Will>>,
     pub(crate) subscriptions: Vec<StoredSubscription>,
     unreleased: Vec<PacketId>,
@@ -131,6 +136,7 @@ impl Stored {
         Stored {
             expiry_s: session.expiry_s,
             offline_since_ms: session.offline_since_ms,
+            owner: session.owner.clone(),
             will: session.will.clone(),
             subscriptions: session.subscriptions.iter().map(stored_subscription).collect(),
             unreleased: session.inbound.unreleased().collect(),
@@ -169,6 +175,7 @@ impl Stored {
         let mut cursors = cursors.into_iter();
         let mut session = Session::new(client, self.expiry_s);
         session.offline_since_ms = self.offline_since_ms;
+        session.owner = self.owner;
         session.will = self.will;
         session.kept = Kept::Whole;
         // Which offsets each subscription still has open, and its key.
@@ -222,10 +229,14 @@ impl Stored {
         let mut flags = 0;
         flags |= if self.will.is_some() { HAS_WILL } else { 0 };
         flags |= if self.offline_since_ms.is_some() { IS_OFFLINE } else { 0 };
+        flags |= if self.owner.is_some() { HAS_OWNER } else { 0 };
         out.put_u8(flags);
         out.put_u32(self.expiry_s);
         if let Some(since_ms) = self.offline_since_ms {
             out.put_i64(since_ms);
+        }
+        if let Some(owner) = &self.owner {
+            put_text(&mut out, owner);
         }
         out.put_u32(self.subscriptions.len() as u32);
         for subscription in &self.subscriptions {
@@ -287,11 +298,13 @@ impl Stored {
             return Err(DocumentError::Version(version));
         }
         let flags = cut.u8()?;
-        if flags & !(HAS_WILL | IS_OFFLINE) != 0 {
+        let owner = if version == 1 { 0 } else { HAS_OWNER };
+        if flags & !(HAS_WILL | IS_OFFLINE | owner) != 0 {
             return Err(DocumentError::Damaged("unknown flags"));
         }
         let expiry_s = cut.u32()?;
         let offline_since_ms = if flags & IS_OFFLINE != 0 { Some(cut.u64()? as i64) } else { None };
+        let owner = if flags & HAS_OWNER != 0 { Some(Arc::from(&*cut.text()?)) } else { None };
         let subscriptions = (0..cut.u32()?).map(|_| cut.subscription(version)).collect::<Result<_, _>>()?;
         let unreleased = (0..cut.u16()?).map(|_| cut.packet_id()).collect::<Result<_, _>>()?;
         let accounts_to = if version == 1 { 0 } else { cut.u64()? };
@@ -300,7 +313,16 @@ impl Stored {
         if !cut.0.is_empty() {
             return Err(DocumentError::Damaged("there are bytes after its end"));
         }
-        Ok(Stored { expiry_s, offline_since_ms, will, subscriptions, unreleased, accounts_to, in_flight })
+        Ok(Stored {
+            expiry_s,
+            offline_since_ms,
+            owner,
+            will,
+            subscriptions,
+            unreleased,
+            accounts_to,
+            in_flight,
+        })
     }
 }
 
@@ -474,14 +496,15 @@ mod tests {
     proptest! {
         #[test]
         fn documents_come_back(
-            (expiry_s, offline_since_ms) in (any::<u32>(), option::of(any::<i64>())),
+            (expiry_s, offline_since_ms, owner) in (any::<u32>(), option::of(any::<i64>()), option::of("[a-z]{0,5}")),
             will in option::of(will()),
             subscriptions in vec(subscription(), 0..5),
             (unreleased, accounts_to) in (vec(any::<PacketId>(), 0..5), any::<u64>()),
             in_flight in vec(in_flight(), 0..5),
             cut in any::<usize>(),
         ) {
-            let stored = Stored { expiry_s, offline_since_ms, will: will.map(Box::new), subscriptions, unreleased, accounts_to, in_flight };
+            let owner = owner.map(Arc::from);
+            let stored = Stored { expiry_s, offline_since_ms, owner, will: will.map(Box::new), subscriptions, unreleased, accounts_to, in_flight };
             let bytes = stored.encode();
             prop_assert_eq!(Stored::decode(bytes.clone()), Ok(stored));
             let short = bytes.slice(..cut % bytes.len());
@@ -597,7 +620,7 @@ mod tests {
     #[test]
     fn version_1_is_read() {
         let stored = Stored::decode(Bytes::from_static(VERSION_1)).unwrap();
-        assert_eq!((stored.expiry_s, stored.offline_since_ms), (60, Some(1000)));
+        assert_eq!((stored.expiry_s, stored.offline_since_ms, &stored.owner), (60, Some(1000), &None));
         let names: Vec<&str> = stored.subscriptions.iter().map(|of| &*of.requested).collect();
         assert_eq!(names, ["a/#", "$share/g/b/+"]);
         let froms: Vec<&[(u32, u64)]> = stored.in_flight.iter().map(|sent| &sent.from[..]).collect();
@@ -611,7 +634,7 @@ mod tests {
     }
 
     /// A document of version 2 as the program wrote it; never to be changed.
-    const VERSION_2: &[u8] = b"\x02\x00\0\0\0\x3c\
+    const VERSION_2: &[u8] = b"\x02\x04\0\0\0\x3c\0\x03bob\
         \0\0\0\x02\
         \0\x03a/#\x01\0\0\0\x07\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x0e\x01\0\0\0\0\0\0\0\x2a\0\x03a/b\
         \0\x01b\x02\0\0\0\0\0\0\0\0\0\0\0\x04\0\0\0\0\0\0\0\x05\0\
@@ -623,6 +646,7 @@ mod tests {
     #[test]
     fn version_2_is_read() {
         let stored = Stored::decode(Bytes::from_static(VERSION_2)).unwrap();
+        assert_eq!(stored.owner.as_deref(), Some("bob"));
         let retained: Vec<_> = stored.subscriptions.iter().map(|of| of.retained.clone()).collect();
         assert_eq!(retained, [Some(RetainedPlace { before: 42, after: "a/b".into() }), None]);
         assert_eq!((stored.unreleased.len(), stored.accounts_to), (1, 100));

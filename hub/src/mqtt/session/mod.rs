@@ -20,6 +20,8 @@ mod overlap;
 mod subscription;
 mod window;
 
+use std::sync::Arc;
+
 use bytestring::ByteString;
 
 use super::codec::LastWill;
@@ -63,6 +65,8 @@ pub struct Session {
     pub client: ByteString,
     /// Seconds it lives on after its connection; 0 ends it with the connection, [`NEVER`] does not end it.
     pub expiry_s: u32,
+    /// The user who opened it, as access control found out; nobody else may have it. `None` if nobody was asked.
+    pub owner: Option<Arc<str>>,
     /// What to publish if the client goes without a goodbye.
     pub will: Option<Box<Will>>,
     /// When the connection ended, in milliseconds since the Unix epoch; `None` while there is one.
@@ -84,6 +88,7 @@ impl Session {
         Session {
             client,
             expiry_s,
+            owner: None,
             will: None,
             offline_since_ms: None,
             subscriptions: Subscriptions::default(),

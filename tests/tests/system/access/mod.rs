@@ -1,6 +1,7 @@
 //! Who may connect, and who may do what.
 //!
 //! # Layout
+//! - [`ownership`] whose a session is
 //! - [`passwords`] the password file and `tidemill passwd`
 //! - [`rules`] rules about topics: reason codes, reload, explaining
 //! - [`scram`] enhanced authentication, with somebody else's client
@@ -8,6 +9,7 @@
 //! - [`hook`] the HTTP endpoint
 
 mod hook;
+mod ownership;
 mod passwords;
 mod rules;
 mod scram;

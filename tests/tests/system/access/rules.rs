@@ -147,13 +147,14 @@ async fn what_is_not_allowed_any_more_is_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_user_gets_nothing_of_a_session_that_it_may_not_read() {
-    let hub = hub(CONFIGURATION, USERS).await;
-    let mut op = Client::connect(hub.mqtt(), &Connect::persistent("s").login("op", "p")).await;
-    op.subscribe(&[("x", 1)]).await;
-    op.writer.publish(&Publish::new("x", "for op", 1, 1)).await.unwrap();
-    op.writer.flush().await.unwrap();
-    while !matches!(op.packet().await, Packet::Publish { .. }) {}
+async fn a_user_gets_nothing_of_a_session_of_nobody_that_it_may_not_read() {
+    let rule = "    - { allow: all, topics: [x], anonymous: true }\n";
+    let hub = hub(&format!("mqtt: {{ allow_anonymous: true }}\n{CONFIGURATION}{rule}"), USERS).await;
+    let mut nobody = Client::connect(hub.mqtt(), &Connect::persistent("s")).await;
+    nobody.subscribe(&[("x", 1)]).await;
+    nobody.writer.publish(&Publish::new("x", "for nobody", 1, 1)).await.unwrap();
+    nobody.writer.flush().await.unwrap();
+    while !matches!(nobody.packet().await, Packet::Publish { .. }) {}
     let mut bob = Client::connect(hub.mqtt(), &Connect::persistent("s").login("bob", "p")).await;
     assert!(bob.session_present);
     bob.nothing_comes().await;
