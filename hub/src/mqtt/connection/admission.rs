@@ -48,6 +48,8 @@ pub(super) async fn admit(
     input: &mut BytesMut,
     connect: &Connect,
 ) -> Result<Admitted, Refusal> {
+    // First of all: rules that come after are noticed.
+    let reviews = shared.registry.reviews();
     let access = shared.access.load();
     let method = connect.properties.authentication_method.as_deref();
     let listener = &peer.listener.options.name;
@@ -58,9 +60,8 @@ pub(super) async fn admit(
         return Err(Refusal { reason: ReasonCode::BAD_AUTHENTICATION_METHOD, what });
     }
     if access.is_open() {
-        return Ok(Admitted::default());
+        return Ok(Admitted { reviews, ..Admitted::default() });
     }
-    let reviews = shared.registry.reviews();
     // Boxed: connections to a hub that lets everybody in have no use for the room.
     let mut admitted = match method {
         None => {

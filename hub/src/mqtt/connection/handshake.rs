@@ -270,6 +270,10 @@ async fn open(
     }
 
     let gate = shared.registry.gate(&client).await;
+    if standing.is_none() && shared.registry.reviews() != reviews && !shared.access.load().is_open() {
+        let what = "clients have to say who they are now; connect again";
+        return Err((stream, Refusal { reason: ReasonCode::NOT_AUTHORIZED, what }));
+    }
     let found = match find(shared, &client, standing.as_deref(), connect.clean_start, expiry_s).await {
         Ok(found) => found,
         Err(refusal) => return Err((stream, refusal)),
@@ -300,7 +304,7 @@ async fn open(
     }
     let mail = Arc::new(Mail::of(session.owner.clone()));
     shared.registry.online(&client, Arc::clone(&mail));
-    if standing.is_some() && shared.registry.reviews() != reviews {
+    if shared.registry.reviews() != reviews {
         mail.nudge_review();
     }
     drop(gate);
