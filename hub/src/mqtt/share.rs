@@ -19,7 +19,7 @@ use tidemill_store::{
 use tracing::warn;
 
 use super::registry::Mail;
-use super::session::{Cursor, InFlight, Session, Subscription};
+use super::session::{Cursor, InFlight, Session, Step, Subscription, SubscriptionKey};
 use super::sessions;
 
 /// Records read for a group at a time.
@@ -128,6 +128,22 @@ impl Groups {
                 && let Some(group) = self.find(subscription)
             {
                 group.done(store, source.offset);
+            }
+        }
+    }
+
+    /// Subscriptions of a session without a connection are about to go: the QoS 2 messages in flight from them are completed
+    /// there (3.10.4), without telling their groups, whose cursors would wait for them for ever.
+    pub(super) fn let_go(&self, store: &Store, session: &Session, gone: &[SubscriptionKey]) {
+        if gone.is_empty() {
+            return;
+        }
+        for (_, sent) in session.window.in_order() {
+            // What has QoS 1 was given back when its connection ended.
+            if sent.step != Step::Puback
+                && sent.sources.iter().any(|source| gone.contains(&source.subscription))
+            {
+                self.finish(store, session, &sent);
             }
         }
     }
@@ -269,13 +285,13 @@ impl State {
 
 /// Takes what a client with QoS 1 has in flight from shared subscriptions out of its session, by subscription: it is
 /// for other members now.
-pub(super) fn give_back(session: &mut Session) -> Vec<(super::session::SubscriptionKey, u64, Pointer)> {
+pub(super) fn give_back(session: &mut Session) -> Vec<(SubscriptionKey, u64, Pointer)> {
     let mut given = Vec::new();
     for (id, sent) in session.window.in_order() {
         // What comes from a shared subscription comes from that one only.
         let [source] = sent.sources[..] else { continue };
         let shared = session.subscriptions.get(source.subscription).is_some_and(Subscription::is_shared);
-        if shared && sent.step == super::session::Step::Puback {
+        if shared && sent.step == Step::Puback {
             session.window.abandon(id);
             given.push((source.subscription, source.offset, sent.pointer));
         }
@@ -288,7 +304,10 @@ mod tests {
     use bytes::Bytes;
     use tidemill_store::{Position, Retain};
 
+    use super::super::codec::{Qos, SubscriptionOptions};
+    use super::super::session::{Source, Sources};
     use super::*;
+    use crate::message;
 
     fn record(offset: u64) -> Record {
         Record {
@@ -334,6 +353,42 @@ mod tests {
         assert_eq!(offsets(state.fetch(&a, 2)), [0, 2], "no more than there is room for now");
         assert_eq!(offsets(state.fetch(&a, 2)), [3]);
         assert_eq!(offsets(state.fetch(&b, 1)), [1]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_a_member_completes_on_its_own_holds_no_group_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(tidemill_store::Options::new(dir.path())).unwrap();
+        let (groups, mail) = (Groups::default(), Arc::new(Mail::default()));
+        let queue = store.open_filter("a").await.unwrap();
+        groups.enlist(&store, "g", &queue, true).await.unwrap();
+        let append = |qos| message::record("a".into(), Bytes::new(), Bytes::new(), qos, false);
+        store
+            .append([Qos::ExactlyOnce, Qos::ExactlyOnce, Qos::AtLeastOnce].map(append).to_vec())
+            .await
+            .unwrap();
+
+        let mut session = Session::new("c".into(), 60);
+        let cursor = Cursor::at(CursorPlace { offset: queue.end, sequence: 0 });
+        let subscription =
+            Subscription::new("$share/g/a".into(), SubscriptionOptions::default(), None, queue.id, cursor);
+        let key = session.subscriptions.insert(subscription.unwrap());
+        let group = groups.find(session.subscriptions.get(key).unwrap()).unwrap();
+        group.join(&mail);
+        let pulled = group.pull(&store, &mail, 3, &mut 0).await.unwrap().unwrap();
+        let first = pulled[0].0;
+        for ((offset, record), qos) in
+            pulled.iter().zip([Qos::ExactlyOnce, Qos::ExactlyOnce, Qos::AtLeastOnce])
+        {
+            let sources = Sources::from_buf([Source { subscription: key, offset: *offset }]);
+            session.window.send(sources, record.pointer(), qos, false).unwrap();
+        }
+        group.leave(&mail, []);
+        groups.let_go(&store, &session, &[]);
+        assert_eq!(group.place().offset, first);
+        groups.let_go(&store, &session, &[key]);
+        assert_eq!(group.place().offset, first + 2, "the one with QoS 1 is for others");
+        store.close().await.unwrap();
     }
 
     #[test]

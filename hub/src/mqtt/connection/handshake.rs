@@ -286,7 +286,7 @@ async fn open(
     session.offline_since_ms = None;
     session.will = connect.will.clone().map(|last_will| Box::new(Will { last_will, user: user.clone() }));
     let gone = match &mut standing {
-        Some(standing) => take_away(standing, &mut session),
+        Some(standing) => take_away(shared, standing, &mut session),
         None => Vec::new(),
     };
     if let Err(refusal) = keep(shared, &mut session).await {
@@ -320,8 +320,9 @@ async fn open(
 }
 
 /// Takes the subscriptions out of a session that its client may not have any more, or that somebody else made.
-fn take_away(standing: &mut Standing, session: &mut Session) -> Vec<Subscription> {
+fn take_away(shared: &Shared, standing: &mut Standing, session: &mut Session) -> Vec<Subscription> {
     let denied = not_allowed(standing, session);
+    shared.groups.let_go(&shared.store, session, &denied);
     let gone: Vec<Subscription> = denied.into_iter().filter_map(|key| session.unsubscribe(key)).collect();
     if !gone.is_empty() {
         let filters: Vec<&str> = gone.iter().map(|gone| &*gone.requested).collect();
