@@ -25,11 +25,11 @@
 //! Where a cursor durably stands is not here but in the store, which moves it without writing documents.
 //! The document may therefore be older than the cursor; what the cursor has passed is then left out.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
+use foldhash::{HashMap, HashMapExt, HashSet};
 use smallvec::SmallVec;
 use tidemill_store::{CursorPlace, Pointer, Position, QueueId};
 
@@ -107,8 +107,8 @@ struct StoredInFlight {
 impl Stored {
     /// What is to be written of a session.
     pub(crate) fn of(session: &Session) -> Stored {
-        let keys: Vec<SubscriptionKey> = session.subscriptions.iter().map(|(key, _)| key).collect();
-        let index = |key: SubscriptionKey| keys.iter().position(|k| *k == key).map(|index| index as u32);
+        let numbered = session.subscriptions.iter().zip(0..);
+        let indexes: HashMap<SubscriptionKey, u32> = numbered.map(|((key, _), index)| (key, index)).collect();
         let stored_in_flight = |(id, sent): (PacketId, InFlight)| StoredInFlight {
             id,
             step: sent.step,
@@ -117,7 +117,7 @@ impl Stored {
             from: sent
                 .sources
                 .iter()
-                .filter_map(|from| Some((index(from.subscription)?, from.offset)))
+                .filter_map(|from| Some((*indexes.get(&from.subscription)?, from.offset)))
                 .collect(),
         };
         let stored_subscription = |(_, subscription): (SubscriptionKey, &Subscription)| StoredSubscription {
@@ -178,12 +178,15 @@ impl Stored {
         session.owner = self.owner;
         session.will = self.will;
         session.kept = Kept::Whole;
+        // Offsets in flight, by subscription.
+        let mut sent_from: HashMap<u32, Vec<u64>> = HashMap::new();
+        for (index, offset) in self.in_flight.iter().flat_map(|sent| &sent.from) {
+            sent_from.entry(*index).or_default().push(*offset);
+        }
         // Which offsets each subscription still has open, and its key.
         let mut keys = Vec::with_capacity(self.subscriptions.len());
-        for (index, stored) in self.subscriptions.into_iter().enumerate() {
-            let of_this = self.in_flight.iter().flat_map(|sent| sent.from.iter().copied());
-            let sent: Vec<u64> =
-                of_this.filter(|(from, _)| *from as usize == index).map(|(_, offset)| offset).collect();
+        for (stored, index) in self.subscriptions.into_iter().zip(0..) {
+            let sent = sent_from.remove(&index).unwrap_or_default();
             let own = cursors.by_ref().take(usize::from(!stored.is_shared())).next();
             let mut cursor = match own {
                 Some(kept) => Cursor::kept(kept),
