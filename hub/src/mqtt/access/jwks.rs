@@ -1,4 +1,4 @@
-//! [`KeyRing`]: the keys that tokens are checked with: of a file, of a secret, or of a URL that is asked again.
+//! `KeyRing`: the keys that tokens are checked with: of a file, of a secret, or of a URL that is asked again.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,21 +1,21 @@
 //! Who may connect, and who may do what.
 //!
-//! A client is asked about at its CONNECT, before anything of a session is touched ([`Access::admit`]): each source of
-//! authentication in its order, until one knows it. What comes of it stays with the connection as a [`Standing`]; rules
+//! A client is asked about at its CONNECT, before anything of a session is touched (`Access::admit`): each source of
+//! authentication in its order, until one knows it. What comes of it stays with the connection as a `Standing`; rules
 //! are looked at for each message and each subscription through its [`Permissions`]. At a reload another `Access` takes
-//! the place, and every connection looks again ([`Access::review`]).
+//! the place, and every connection looks again (`Access::review`).
 //!
 //! # Layout
-//! - [`acl`]: rules, and what they come to for one client
-//! - [`cover`]: topic filters beside each other
-//! - [`pattern`]: topic filters with a client's names in them
-//! - [`network`]: addresses that begin alike
-//! - [`identity`]: who somebody is, and what there is to find out from
-//! - [`settings`]: what can be set
+//! - `acl`: rules, and what they come to for one client
+//! - `cover`: topic filters beside each other
+//! - `pattern`: topic filters with a client's names in them
+//! - `network`: addresses that begin alike
+//! - `identity`: who somebody is, and what there is to find out from
+//! - `settings`: what can be set
 //! - `source`: a source of authentication, of one of these kinds
-//! - [`passwords`], [`jwt`], [`certificates`], [`hook`]: the kinds
-//! - [`jwks`]: keys for tokens
-//! - [`scram`]: SCRAM-SHA-256, with the credentials of the password file
+//! - `passwords`, [`jwt`], [`certificates`], [`hook`]: the kinds
+//! - `jwks`: keys for tokens
+//! - `scram`: SCRAM-SHA-256, with the credentials of the password file
 //! - `standing`: what a connection knows of who it is
 //! - `cache`: answers that are good for a while
 //! - `stats`: what is counted

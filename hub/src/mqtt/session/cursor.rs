@@ -14,7 +14,7 @@ const DONE_MIN: u32 = 64;
 /// is the first open offset.
 ///
 /// What is acknowledged before the first is marked, and swept out when it is more than half of `open`. So a cursor
-/// remembers at most twice what is in flight, and [`DONE_MIN`], however long its first message is not acknowledged: the
+/// remembers at most twice what is in flight, and `DONE_MIN`, however long its first message is not acknowledged: the
 /// windows of those it delivers to bound it.
 #[derive(Clone, Debug)]
 pub struct Cursor {
