@@ -81,6 +81,17 @@ struct RuleSettings {
     anonymous: Option<bool>,
 }
 
+/// Says where keys have nothing after them. They would count as left out, which lets in, or allows, more than a list in
+/// which nothing stands.
+fn empty(node: &Node, keys: &[&str]) -> Vec<Diagnostic> {
+    let nulls = keys.iter().filter_map(|key| Some((key, node.get(key).filter(|value| value.is_null())?)));
+    let problem = |(key, value): (&&str, &Node)| {
+        let problem = value.diagnostic(format!("`{key}` has no value"));
+        problem.with_hint(format!("give it one, or leave `{key}` out"))
+    };
+    nulls.map(problem).collect()
+}
+
 /// What `access:` says. What is wrong is left out and told.
 pub(super) fn read(main: &Node, problems: &mut Vec<Diagnostic>) -> Settings {
     let Some(section) = main.get("access") else { return Settings::default() };
@@ -93,6 +104,7 @@ pub(super) fn read(main: &Node, problems: &mut Vec<Diagnostic>) -> Settings {
         }
         list.unwrap_or_default().to_vec()
     };
+    problems.extend(empty(section, &["default"]));
     let mut settings = Settings::default();
     for entry in entries("authentication", SOURCE_EXAMPLE, problems) {
         let source = source(&entry, problems);
@@ -172,6 +184,7 @@ fn passwords(node: &Node, name: &str, problems: &mut Vec<Diagnostic>) -> SourceK
 
 fn jwt(node: &Node, name: &str, problems: &mut Vec<Diagnostic>) -> SourceKind {
     let settings: mqtt::access::jwt::JwtSettings = decode(node, problems);
+    problems.extend(empty(node, &["client"]));
     let keys = &settings.keys;
     let given = [keys.file.is_some(), keys.url.is_some(), keys.secret.is_some()];
     let at = |key| node.get(key).unwrap_or(node);
@@ -229,6 +242,7 @@ fn rule(entry: &Node, problems: &mut Vec<Diagnostic>) -> Option<Rule> {
     }
     let before = problems.len();
     let settings: RuleSettings = decode(entry, problems);
+    problems.extend(empty(entry, &["users", "clients", "groups", "listeners", "addresses", "anonymous"]));
     let (effect, actions) = match (entry.get("allow"), entry.get("deny")) {
         (Some(actions), None) => (Effect::Allow, actions),
         (None, Some(actions)) => (Effect::Deny, actions),
@@ -295,6 +309,7 @@ pub(super) fn unknown(main: &Node, access: &Settings, mqtt: &mqtt::Options) -> V
     let named =
         |name: &str| sources.iter().any(|source| source.get("name").and_then(Node::as_str) == Some(name));
     for listener in of(main.get("mqtt"), "listeners") {
+        problems.extend(empty(&listener, &["authentication", "anonymous"]));
         for node in of(Some(&listener), "authentication") {
             let name = node.as_str().unwrap_or_default();
             if !named(name) {
@@ -388,6 +403,24 @@ mod tests {
         insta::assert_snapshot!(problems(text));
         assert!(problems("access: { default: deny }\n").contains("nobody may publish"));
         assert!(problems("access: { rules: {} }\n").contains("`access.rules` is a list"));
+    }
+
+    #[test]
+    fn what_has_no_value_is_not_everybody() {
+        for key in ["users", "clients", "groups", "listeners", "addresses", "anonymous"] {
+            let told = problems(&format!(
+                "access:\n  rules:\n    - allow: all\n      topics: [\"#\"]\n      {key}:\n"
+            ));
+            assert!(
+                told.contains(&format!("`{key}` has no value")) && told.contains("tidemill.yaml:5"),
+                "{told}"
+            );
+        }
+        assert!(problems("access: { default: }\n").contains("`default` has no value"));
+        let access = "access: { authentication: [ { name: a, passwords: { file: p } } ] }\n";
+        let listener =
+            "mqtt: { listeners: [ { name: far, address: \"127.0.0.1:1883\", authentication: } ] }\n";
+        assert!(problems(&format!("{access}{listener}")).contains("`authentication` has no value"));
     }
 
     #[test]
