@@ -40,6 +40,7 @@ pub(super) mod stats;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytestring::ByteString;
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
@@ -208,7 +209,8 @@ impl Access {
         method: Option<&'static str>,
     ) -> Box<Standing> {
         let subject = Subject {
-            client: login.client.clone(),
+            // A copy: a slice would keep the whole CONNECT, password and all, for as long as the connection.
+            client: ByteString::from(&**login.client),
             user: identity.user.clone(),
             groups: Vec::new(),
             listener: login.listener.to_owned(),
