@@ -218,7 +218,12 @@ impl Permissions {
         let about = acl.rules.iter().enumerate().filter(|(_, rule)| rule.who.is(subject));
         let lines = about.map(|(index, rule)| {
             let named = rule.topics.iter().any(|topic| topic.has_names());
-            let resolved = || rule.topics.iter().filter_map(|topic| topic.resolve(&names)).map(String::into);
+            // What cannot be put in allows nothing, and denies all that it could be.
+            let resolve = |topic: &Pattern| match rule.effect {
+                Effect::Allow => topic.resolve(&names),
+                Effect::Deny => Some(topic.resolve_widely(&names)),
+            };
+            let resolved = || rule.topics.iter().filter_map(resolve).map(String::into);
             Line { rule: u32::try_from(index).unwrap_or(u32::MAX), own: named.then(|| resolved().collect()) }
         });
         Permissions {
@@ -424,6 +429,19 @@ mod tests {
         let acl = Arc::new(Acl { rules: vec![rule(Allow, &["{client}/#"])], default: Allow });
         let may = Permissions::new(&acl, &subject("$SYS", None), None);
         assert!(!may.may_subscribe("$SYS/#"), "a name that begins with $ grants nothing of the server's");
+    }
+
+    #[test]
+    fn a_name_that_is_missing_denies_all_that_it_could_be() {
+        let rules = vec![rule(Deny, &["keys/{user}/#", "{cert.cn}/x"]), rule(Allow, &["#"])];
+        let acl = Arc::new(Acl { rules, default: Deny });
+        for user in [None, Some("a/b"), Some("+"), Some("")] {
+            let may = Permissions::new(&acl, &subject("c", user), None);
+            assert!(!may.may_publish("keys/bob/1", false) && !may.may_subscribe("keys/+/#"), "{user:?}");
+            assert!(!may.may_publish("y/x", false) && may.may_publish("y/z", false), "{user:?}");
+        }
+        let may = Permissions::new(&acl, &subject("c", Some("bob")), None);
+        assert!(!may.may_publish("keys/bob/1", false) && may.may_publish("keys/eve/1", false));
     }
 
     #[test]

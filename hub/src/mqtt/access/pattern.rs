@@ -90,6 +90,26 @@ impl Pattern {
         filter.push_str(rest);
         (self.0.starts_with('$') || !filter.starts_with('$')).then_some(filter)
     }
+
+    /// A filter that has at least what [`Pattern::resolve`] would have, for what is to be kept from a client: a level with
+    /// a name that cannot be put in is `+`.
+    #[must_use]
+    pub fn resolve_widely(&self, names: &Names<'_>) -> String {
+        let level = |level: &str| -> String {
+            let mut filled = String::with_capacity(level.len());
+            let mut rest = level;
+            while let Some((before, (name, after))) =
+                rest.split_once('{').and_then(|(before, after)| Some((before, after.split_once('}')?)))
+            {
+                let Some(value) = names.value(name) else { return "+".to_owned() };
+                filled.push_str(before);
+                filled.push_str(value);
+                rest = after;
+            }
+            filled + rest
+        };
+        self.0.split('/').map(level).collect::<Vec<_>>().join("/")
+    }
 }
 
 #[cfg(test)]
@@ -109,5 +129,8 @@ mod tests {
         assert_eq!(resolve("x-{user}-{client}/+").as_deref(), Some("x-u-c/+"));
         assert_eq!(resolve("{cert.cn}/a"), None);
         assert_eq!(resolve("$SYS/{client}").as_deref(), Some("$SYS/c"));
+        let widely = |text: &str| Pattern::parse(text).unwrap().resolve_widely(&names);
+        assert_eq!(widely("x-{user}-{client}/+"), "x-u-c/+");
+        assert_eq!(widely("a/x-{cert.cn}-{user}/{client}/#"), "a/+/c/#");
     }
 }
