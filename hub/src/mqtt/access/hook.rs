@@ -212,9 +212,11 @@ fn identity(answer: &Answer, login: &Login<'_>) -> Asked {
     Asked::Allowed(Identity { user, groups, grants: answer.permissions.clone(), good_for: None })
 }
 
-/// A client that follows no redirection: an answer from elsewhere is none.
+/// A client that follows no redirection and asks no proxy that the environment names: an answer from elsewhere is none, and
+/// passwords are for nobody else.
 pub(super) fn http_client(timeout: Duration) -> Result<reqwest::Client, String> {
-    let builder = reqwest::Client::builder().timeout(timeout).redirect(reqwest::redirect::Policy::none());
+    let builder = reqwest::Client::builder().timeout(timeout).no_proxy();
+    let builder = builder.redirect(reqwest::redirect::Policy::none());
     builder.build().map_err(|error| format!("no HTTP client can be made: {error}"))
 }
 
