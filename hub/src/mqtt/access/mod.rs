@@ -81,7 +81,7 @@ pub struct Access {
     acl: Option<Arc<Acl>>,
     anonymous: bool,
     listeners: Vec<(String, Policy)>,
-    /// Argon2 at a time: it takes a core each.
+    /// Argon2 at a time: it takes a core each, and half of them are left to those who are in.
     room: Arc<Semaphore>,
     /// What answers to those who are not known are made from.
     secret: [u8; 32],
@@ -102,7 +102,7 @@ impl Access {
             acl: settings.acl.clone().map(Arc::new),
             anonymous: settings.anonymous,
             listeners: settings.listeners.clone(),
-            room: Arc::new(Semaphore::new(cores)),
+            room: Arc::new(Semaphore::new((cores / 2).max(1))),
             secret: secret().map_err(|error| AccessError(error.to_owned()))?,
         })
     }

@@ -9,6 +9,7 @@ use tracing::debug;
 use super::super::access::Standing;
 use super::super::access::identity::Login;
 use super::super::codec::{Auth, AuthProperties, Connect, Decoder, Packet, ReasonCode, Version};
+use super::super::limits::Limit;
 use super::super::peer::Peer;
 use super::super::shared::Shared;
 use super::super::transport::Transport;
@@ -67,7 +68,14 @@ pub(super) async fn admit(
         None => {
             let access = shared.access.load_full();
             let login = login(peer, connect);
-            let standing = Box::pin(access.admit(&login)).await;
+            let admitting = Box::pin(access.admit(&login));
+            let standing = timeout(shared.options.connect_timeout, admitting).await.map_err(|_| {
+                shared.counters.reached(Limit::ConnectTimeout);
+                Refusal {
+                    reason: ReasonCode::SERVER_UNAVAILABLE,
+                    what: "the server did not find out within connect_timeout who this is",
+                }
+            })?;
             Admitted { standing: Some(standing?), ..Admitted::default() }
         }
         Some(_) => {
