@@ -145,6 +145,14 @@ impl Hub {
         self.view.load_full()
     }
 
+    /// Whether a reload can go on with the listeners that are open.
+    ///
+    /// # Errors
+    /// A listener is another, is new, or is not there any more: that takes a restart.
+    pub fn check_listeners(&self, mqtt: &mqtt::Options) -> Result<(), mqtt::ListenerError> {
+        self.broker.check_listeners(mqtt)
+    }
+
     /// Reads the certificates of MQTT listeners again. Devices that are connected notice nothing.
     pub fn reload_certificates(&self, mqtt: &mqtt::Options) {
         self.broker.reload_certificates(mqtt);

@@ -80,6 +80,11 @@ async fn reload(hub: &Hub, source: &Source, patience: Duration) {
     match loaded {
         Ok(Ok(config)) => {
             let rules = config.rules.set.rules.len();
+            // What the file asks of clients was found good for its listeners, and for no others.
+            if let Err(error) = hub.check_listeners(&config.mqtt) {
+                error!(%error, "the configuration is not reloaded: restart the hub");
+                return;
+            }
             let access = match open_access(config.access).await {
                 Ok(access) => access,
                 Err(error) => {

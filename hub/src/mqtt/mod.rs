@@ -149,6 +149,16 @@ impl Broker {
         self.shared.registry.review_all();
     }
 
+    /// Whether `options` have the listeners that are open. What is asked of clients was checked beside the addresses in
+    /// `options`: beside others it may let in whoever comes.
+    ///
+    /// # Errors
+    /// A listener is another, is new, or is not there any more.
+    pub fn check_listeners(&self, options: &Options) -> Result<(), ListenerError> {
+        let open: Vec<&ListenerOptions> = self.listeners.iter().map(|listener| &listener.options).collect();
+        listener::check_same(&open, &options.all_listeners())
+    }
+
     /// Where it listens.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {

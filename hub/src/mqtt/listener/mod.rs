@@ -29,6 +29,7 @@ use tokio::io::unix::AsyncFd;
 use tokio_rustls::rustls::ServerConfig;
 use tracing::warn;
 
+pub(super) use self::options::check_same;
 pub use self::options::{ListenerError, ListenerOptions, Protocol};
 use self::secured::Secured;
 pub(super) use self::secured::watch;

@@ -104,6 +104,17 @@ impl ListenerOptions {
         self.tls.as_ref().is_some_and(TlsOptions::demands_certificate)
     }
 
+    /// The key in which another listener differs that needs another socket, or other layers on it.
+    fn differs(&self, other: &ListenerOptions) -> Option<&'static str> {
+        let keys = [
+            ("address", self.address == other.address),
+            ("protocol", self.protocol == other.protocol),
+            ("proxy_protocol", self.proxy_protocol == other.proxy_protocol),
+            ("tls", self.tls.is_some() == other.tls.is_some()),
+        ];
+        keys.into_iter().find(|(_, same)| !same).map(|(key, _)| key)
+    }
+
     /// Says what is wrong with one, given those before it. Looks at no files.
     pub(crate) fn check(&self, before: &[ListenerOptions]) -> Result<(), ListenerError> {
         let refuse = |key, what: String| Err(ListenerError { name: self.name.clone(), key, what });
@@ -133,6 +144,29 @@ impl ListenerOptions {
             Some(tls) => tls.check().or_else(|what| refuse("tls", what)),
             None => Ok(()),
         }
+    }
+}
+
+/// Whether the listeners of a new configuration can take the place of those that are open without opening others.
+pub(in crate::mqtt) fn check_same(
+    open: &[&ListenerOptions],
+    new: &[ListenerOptions],
+) -> Result<(), ListenerError> {
+    let refuse = |listener: &ListenerOptions, key, what: String| {
+        let what = format!("{what}; listeners are opened and closed by a restart only");
+        Err(ListenerError { name: listener.name.clone(), key, what })
+    };
+    for listener in new {
+        let Some(before) = open.iter().find(|open| open.name == listener.name) else {
+            return refuse(listener, "name", "it is new".to_owned());
+        };
+        if let Some(key) = before.differs(listener) {
+            return refuse(listener, key, format!("its `{key}` is not what it was"));
+        }
+    }
+    match open.iter().find(|open| new.iter().all(|new| new.name != open.name)) {
+        Some(gone) => refuse(gone, "name", "it is open and not in the configuration any more".to_owned()),
+        None => Ok(()),
     }
 }
 
@@ -171,5 +205,26 @@ mod tests {
         assert!(refused(&path("/", Protocol::Tcp)).contains("goes with `protocol: websocket`"));
         assert!(refused(&path("mqtt", Protocol::Websocket)).contains("write it as `/mqtt`"));
         assert!(refused(&path("/a?b", Protocol::Websocket)).contains("write it as `/mqtt`"));
+    }
+
+    #[test]
+    fn other_listeners_need_a_restart() {
+        let (a, b) = (named("a", 1883), named("b", 8883));
+        let told = |new: &[ListenerOptions]| {
+            let told = check_same(&[&a, &b], new).err().map(|error| error.to_string()).unwrap_or_default();
+            told.replace("; listeners are opened and closed by a restart only", "")
+        };
+        let limited = ListenerOptions { anonymous: Some(true), backlog: 1, ..b.clone() };
+        assert_eq!(told(&[limited, a.clone()]), "");
+        assert_eq!(
+            told(std::slice::from_ref(&a)),
+            "listener `b`: it is open and not in the configuration any more"
+        );
+        assert_eq!(told(&[a.clone(), named("c", 8883)]), "listener `c`: it is new");
+        assert_eq!(told(&[a.clone(), named("b", 8884)]), "listener `b`: its `address` is not what it was");
+        let websocket = ListenerOptions { protocol: Protocol::Websocket, ..b.clone() };
+        assert_eq!(told(&[a.clone(), websocket]), "listener `b`: its `protocol` is not what it was");
+        let behind = ListenerOptions { proxy_protocol: true, ..b.clone() };
+        assert_eq!(told(&[a.clone(), behind]), "listener `b`: its `proxy_protocol` is not what it was");
     }
 }

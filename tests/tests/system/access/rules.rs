@@ -1,11 +1,13 @@
 //! Rules about topics.
 
+use std::net::{Ipv4Addr, SocketAddr};
+
 use tidemill_tests::mqtt::{Client, Connect, Level, Packet, Publish};
 use tidemill_tests::services::Tidemill;
 use tidemill_tests::services::tidemill::tidemill;
 use tidemill_tests::wait;
 
-use super::{LIMIT, connack, hub};
+use super::{LIMIT, connack, hub, passwd};
 
 const CONFIGURATION: &str = "\
 access:
@@ -144,6 +146,24 @@ async fn what_is_not_allowed_any_more_is_cut() {
     .await;
     let mut bob = client(&hub, "b", "bob", Level::V5).await;
     assert_eq!(subscribe(&mut bob, &[("u/bob", 0), ("u/op", 0)]).await, [0, 0x87]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_opens_no_listener_to_everybody() {
+    let dir = tempfile::Builder::new().prefix("tidemill-access-").tempdir().unwrap();
+    passwd(dir.path(), "bob", "p", &[]);
+    let open = format!("mqtt: {{ listen: [\"0.0.0.0:0\"] }}\n{CONFIGURATION}");
+    let mut hub = Tidemill::start_configured(dir, &open).await;
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, hub.mqtt().port()));
+    // Good by itself: nobody needs a name on loopback. But the socket that is open is reached from everywhere.
+    std::fs::write(hub.dir().join("tidemill.yaml"), "mqtt: { listen: [\"127.0.0.1:0\"] }\n").unwrap();
+    hub.reload();
+    wait::until("the refusal to be told of", LIMIT, async || {
+        hub.log().contains("listener `127.0.0.1:0`: it is new").then_some(())
+    })
+    .await;
+    assert_eq!(connack(address, &Connect::clean("anybody")).await.unwrap(), 0x87);
+    assert_eq!(connack(address, &Connect::clean("bob").login("bob", "p")).await.unwrap(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
