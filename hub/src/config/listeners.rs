@@ -4,8 +4,12 @@ use tidemill_rules::Diagnostic;
 use tidemill_rules::yaml::Node;
 
 use super::listen::{self, Place};
-use crate::mqtt;
-use crate::mqtt::access::settings::Settings;
+use crate::mqtt::access::settings::{Settings, SourceKind, SourceSettings};
+use crate::mqtt::{self, ListenerOptions};
+
+/// What to do where a name can be claimed.
+const CLAIMED_HINT: &str = "give it `tls` of its own, another source in `authentication`, or an address that the load \
+                            balancer alone reaches on this machine; or say `anonymous: true` if the network is trusted";
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -37,6 +41,12 @@ pub(super) fn check(mqtt: &Node, options: &mqtt::Options, access: &Settings) -> 
             allowed,
             &Place::File(key("address")),
         ));
+        if !anonymous && claimed(listener, access) {
+            found.problems.push(key("proxy_protocol").diagnostic(format!(
+                "listener `{}`: the certificates' names come from whoever reaches {}, and nothing else is asked",
+                listener.name, listener.address
+            )).with_hint(CLAIMED_HINT));
+        }
         let Some(tls) = &listener.tls else { continue };
         let (list, error) = match tls.load() {
             Ok(loaded) => (&mut found.warnings, loaded.doubt),
@@ -48,4 +58,15 @@ pub(super) fn check(mqtt: &Node, options: &mqtt::Options, access: &Settings) -> 
         }));
     }
     found
+}
+
+/// Whether certificates are all that is asked for, and a PROXY protocol header from another machine is what tells of them.
+fn claimed(listener: &ListenerOptions, access: &Settings) -> bool {
+    let asked = |source: &&SourceSettings| {
+        listener.authentication.as_ref().is_none_or(|names| names.contains(&source.name))
+    };
+    let mut kinds = access.authentication.iter().filter(asked).map(|source| &source.kind).peekable();
+    let from_elsewhere =
+        listener.proxy_protocol && listener.tls.is_none() && !listener.address.ip().is_loopback();
+    from_elsewhere && kinds.peek().is_some() && kinds.all(|kind| matches!(kind, SourceKind::Certificates(_)))
 }

@@ -436,6 +436,24 @@ mod tests {
     }
 
     #[test]
+    fn names_that_anybody_can_claim_are_no_authentication() {
+        let told = |listener: &str, more: &str| {
+            problems(&format!(
+                "mqtt: {{ listeners: [ {{ name: far, proxy_protocol: true, {listener} }} ] }}\n\
+                 access: {{ authentication: [ {{ name: plates, certificates: }} {more} ] }}\n"
+            ))
+        };
+        let far = "address: \"10.0.0.1:1884\"";
+        let refused = told(far, "");
+        assert!(refused.contains("come from whoever reaches 10.0.0.1:1884"), "{refused}");
+        let passwords = ", { name: devices, passwords: { file: p } }";
+        assert_eq!(told(far, passwords), "");
+        assert_ne!(told(&format!("{far}, authentication: [plates]"), passwords), "");
+        assert_eq!(told(&format!("{far}, anonymous: true"), ""), "");
+        assert_eq!(told("address: \"127.0.0.1:1884\"", ""), "");
+    }
+
+    #[test]
     fn listeners_take_the_place_of_the_default_address_and_flags_that_of_both() {
         let text = "mqtt: { listeners: [ { name: devices, address: \"127.0.0.1:1\" } ] }\n";
         let addresses = |text: &str, flags| -> Vec<String> {

@@ -54,10 +54,8 @@ async fn layers(socket: TcpStream, peer: &mut Peer, message_bytes_max: usize) ->
         None => Stream::Tcp(Socket(socket)),
         Some(config) => {
             let tls = Tls::accept(config, socket).await.map_err(failed("tls"))?;
-            if let Some(certificate) = tls.certificate() {
-                // Nearer than what a load balancer says.
-                peer.certificate = Some(Arc::new(certificate));
-            }
+            // Also if there is none: what is said before TLS proves nothing.
+            peer.certificate = tls.certificate().map(Arc::new);
             Stream::Tls(tls)
         }
     };
