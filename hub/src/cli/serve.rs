@@ -103,10 +103,17 @@ async fn reload(hub: &Hub, source: &Source, patience: Duration) {
                     );
                 }
                 Err(error @ ReloadError::Kept(_)) => {
-                    error!(%error, "the configuration is not reloaded: the rules at work stay");
+                    error!(
+                        %error,
+                        "access and certificates are reloaded, connections and rules are not: those from before stay"
+                    );
                 }
                 Err(error @ ReloadError::Stalled { .. }) => {
-                    error!(%error, "no rules are at work until a reload succeeds; what comes in is stored");
+                    error!(
+                        %error,
+                        "access and certificates are reloaded, but no rules are at work until a reload succeeds; what \
+                         comes in is stored"
+                    );
                 }
             }
         }
