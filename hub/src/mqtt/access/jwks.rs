@@ -109,7 +109,7 @@ struct Remote {
     url: String,
     http: reqwest::Client,
     refresh: Duration,
-    /// When it was asked last.
+    /// When it was asked last, or answered.
     asked: Mutex<Option<Instant>>,
 }
 
@@ -177,8 +177,11 @@ impl KeyRing {
         if asked.is_some_and(|at| at.elapsed() < after) {
             return;
         }
+        // Noted before, for one who gives up meanwhile, and after: who waited for this answer does not ask again.
         *asked = Some(Instant::now());
-        match fetch(remote).await {
+        let fetched = fetch(remote).await;
+        *asked = Some(Instant::now());
+        match fetched {
             Ok(keys) => {
                 info!(url = remote.url, keys = keys.0.len(), "keys for tokens were fetched");
                 self.keys.store(Arc::new(keys));
