@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -148,7 +149,8 @@ impl Users {
         self.0.remove(name).is_some()
     }
 
-    /// Writes the file anew, readable by its owner alone, in one step.
+    /// Writes the file anew, readable by its owner alone, in one step. The owner stays, if the system lets us: the
+    /// administrator writes what the hub's user reads.
     ///
     /// # Errors
     /// The file or its directory cannot be written.
@@ -167,6 +169,10 @@ impl Users {
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // A temporary file is made with mode 0600.
         let mut file = tempfile::NamedTempFile::new_in(dir).map_err(failed)?;
+        if let Ok(before) = std::fs::metadata(path) {
+            // Others than the administrator may not: the file is then theirs.
+            let _ = fchown(file.as_file(), Some(before.uid()), Some(before.gid()));
+        }
         file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
         file.persist(path).map_err(|error| failed(error.error))?;
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)
@@ -294,7 +300,6 @@ async fn argon2_fits(hash: Arc<str>, user: ByteString, password: &[u8], room: &A
 
 /// What changes when a file does.
 fn stamp(path: &Path) -> Stamp {
-    use std::os::unix::fs::MetadataExt;
     let Ok(metadata) = std::fs::metadata(path) else { return (None, 0, 0) };
     (metadata.modified().ok(), metadata.len(), metadata.ino())
 }
@@ -314,6 +319,12 @@ mod tests {
         assert!(users.set("eve", "other", false).unwrap());
         assert!(!users.set("bob", "secret2", true).unwrap());
         users.write(&path).unwrap();
+        // Works for the administrator only; for others the owner is the same anyway.
+        let _ = std::os::unix::fs::chown(&path, Some(4711), Some(4712));
+        let owner = |path| std::fs::metadata(path).map(|of| (of.uid(), of.gid())).unwrap();
+        let before = owner(&path);
+        users.write(&path).unwrap();
+        assert_eq!(owner(&path), before);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(
