@@ -27,21 +27,23 @@ pub(super) fn check(
     if allowed {
         return Vec::new();
     }
+    // The HTTP API has no users of its own.
+    let first = if section == "mqtt" { "say in `access.authentication` who may come in, or " } else { "" };
     let open = listen.iter().filter(|address| !address.ip().is_loopback());
     open.map(|address| {
         let message = format!(
             "{section} address {address} can be reached from other machines, and anyone who reaches it is let in"
         );
         match place {
-            Place::Flag(flag) => flag_diagnostic(
-                flag,
-                &address.to_string(),
-                message,
-                Some("add --allow-anonymous if the network around it is trusted, or listen on 127.0.0.1"),
-            ),
+            Place::Flag(flag) => {
+                let hint = format!(
+                    "{first}add --allow-anonymous if the network around it is trusted, or listen on 127.0.0.1"
+                );
+                flag_diagnostic(flag, &address.to_string(), message, Some(&hint))
+            }
             Place::File(node) => {
                 let hint = format!(
-                    "say `{section}: {{ allow_anonymous: true }}` if the network around it is trusted, or listen on 127.0.0.1"
+                    "{first}say `{section}: {{ allow_anonymous: true }}` if the network around it is trusted, or listen on 127.0.0.1"
                 );
                 node.diagnostic(message).with_hint(hint)
             }
