@@ -20,8 +20,6 @@ use crate::mqtt::encode::{self, PINGREQ};
 const CLIENTS: u32 = 50;
 /// A hub that has nothing more to say for so long is left.
 const QUIET: Duration = Duration::from_millis(200);
-/// How long after the last byte sent an end may still be that of a client that had not read.
-const LAST_WRITE: Duration = Duration::from_secs(1);
 /// Over this a hub is stuck.
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -195,9 +193,7 @@ impl Connection {
                 Err(_) => return Ok(()),
                 Ok(Ok(0)) => {
                     self.done.closed = true;
-                    // The hub gives a client that does not read half a second for what is left, and then ends where it is.
-                    let slow = began.elapsed() < LAST_WRITE;
-                    let whole = self.done.said.is_whole() || slow;
+                    let whole = self.done.said.is_whole();
                     return if whole { Ok(()) } else { Err("it ended in the middle of a packet".to_owned()) };
                 }
                 Ok(Err(_)) => {
