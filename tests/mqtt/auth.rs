@@ -1,18 +1,11 @@
 //! AUTH and enhanced authentication (5.0: 3.15, 4.12). The proofs are rsasl's, the packets our own.
 
-use std::io::Write;
-use std::process::Stdio;
-
-use rsasl::config::SASLConfig;
-use rsasl::mechname::Mechname;
-use rsasl::prelude::{SASLClient, Session};
 use tidemill_tests::mqtt::Level;
+use tidemill_tests::scram::{METHOD, Proof};
 use tidemill_tests::services::Tidemill;
-use tidemill_tests::services::tidemill::command;
+use tidemill_tests::services::tidemill::passwd;
 
 use crate::wire::*;
-
-const METHOD: &str = "SCRAM-SHA-256";
 
 /// A hub that knows bob by his password.
 async fn hub() -> Tidemill {
@@ -20,29 +13,8 @@ async fn hub() -> Tidemill {
     let access =
         "access: { authentication: [ { name: users, passwords: { file: passwords } } ], default: allow }\n";
     std::fs::write(dir.path().join("tidemill.yaml"), format!("flush: async\n{access}")).expect("a folder");
-    let mut passwd = command(dir.path(), &["passwd", "passwords", "bob", "--stdin"]);
-    let mut passwd = passwd.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("the program");
-    passwd.stdin.take().expect("its input").write_all(b"secret\n").expect("an open pipe");
-    assert!(passwd.wait().expect("its end").success());
+    passwd(dir.path(), "bob", "secret", &[]);
     Tidemill::start_in(dir, vec!["--config".into(), "tidemill.yaml".into()]).await
-}
-
-/// The client's side of the method.
-struct Proof(Session);
-
-impl Proof {
-    fn new(password: &str) -> Proof {
-        let config = SASLConfig::with_credentials(None, "bob".to_owned(), password.to_owned());
-        let method = Mechname::parse(METHOD.as_bytes()).expect("a name");
-        Proof(SASLClient::new(config.expect("credentials")).start_suggested(&[method]).expect("a method"))
-    }
-
-    /// What the client says to what the server said.
-    fn say(&mut self, heard: Option<&[u8]>) -> Vec<u8> {
-        let mut said = Vec::new();
-        self.0.step(heard, &mut said).expect("a step");
-        said
-    }
 }
 
 fn method(name: &str) -> Build {
@@ -79,7 +51,7 @@ async fn challenge(wire: &mut Wire) -> Vec<u8> {
 
 /// Connects as far as to the CONNACK.
 async fn connected(hub: &Tidemill, password: &str) -> (Wire, Connack, Proof) {
-    let mut proof = Proof::new(password);
+    let mut proof = Proof::new("bob", password);
     let mut wire = Wire::open(hub, Level::V5).await;
     wire.send(&proving(&proof.say(None))).await;
     let asked = challenge(&mut wire).await;
@@ -126,14 +98,14 @@ async fn nothing_but_auth_and_disconnect_may_come_before_connack() {
     let others = [PINGREQ.to_vec(), publish("a", "x").at(Level::V5), subscribe(1, &[("a", 0)]).at(Level::V5)];
     for packet in others {
         let mut wire = Wire::open(&hub, Level::V5).await;
-        wire.send(&proving(&Proof::new("secret").say(None))).await;
+        wire.send(&proving(&Proof::new("bob", "secret").say(None))).await;
         challenge(&mut wire).await;
         wire.send(&packet).await;
         assert_eq!(wire.connack().await.reason, 0x82);
         wire.closed().await;
     }
     let mut wire = Wire::open(&hub, Level::V5).await;
-    wire.send(&proving(&Proof::new("secret").say(None))).await;
+    wire.send(&proving(&Proof::new("bob", "secret").say(None))).await;
     challenge(&mut wire).await;
     wire.send(&DISCONNECT).await;
     // It has gone: whether it is told anything is the server's business.
@@ -144,7 +116,7 @@ async fn nothing_but_auth_and_disconnect_may_come_before_connack() {
 async fn an_answer_with_another_code_or_method_is_refused() {
     let hub = hub().await;
     for (reason, name, refused) in [(0x19, METHOD, 0x82), (0x00, METHOD, 0x82), (0x18, "OTHER", 0x82)] {
-        let mut proof = Proof::new("secret");
+        let mut proof = Proof::new("bob", "secret");
         let mut wire = Wire::open(&hub, Level::V5).await;
         wire.send(&proving(&proof.say(None))).await;
         let asked = challenge(&mut wire).await;
@@ -158,7 +130,7 @@ async fn an_answer_with_another_code_or_method_is_refused() {
 async fn a_client_may_prove_anew_who_it_is() {
     let hub = hub().await;
     let (mut wire, ..) = connected(&hub, "secret").await;
-    let mut again = Proof::new("secret");
+    let mut again = Proof::new("bob", "secret");
     wire.send(&auth(0x19, METHOD, &again.say(None))).await;
     let asked = challenge(&mut wire).await;
     // Meanwhile all goes on.
@@ -174,7 +146,7 @@ async fn a_client_may_prove_anew_who_it_is() {
 async fn failing_anew_closes() {
     let hub = hub().await;
     let (mut wire, ..) = connected(&hub, "secret").await;
-    let mut again = Proof::new("wrong");
+    let mut again = Proof::new("bob", "wrong");
     wire.send(&auth(0x19, METHOD, &again.say(None))).await;
     let asked = challenge(&mut wire).await;
     wire.send(&auth(0x18, METHOD, &again.say(Some(&asked)))).await;
@@ -213,7 +185,7 @@ async fn codes_that_are_not_those_of_auth_are_refused() {
 async fn no_auth_is_larger_than_the_client_takes() {
     let hub = hub().await;
     let mut wire = Wire::open(&hub, Level::V5).await;
-    wire.send(&proving(&Proof::new("secret").say(None)).with(&maximum_packet_size(40))).await;
+    wire.send(&proving(&Proof::new("bob", "secret").say(None)).with(&maximum_packet_size(40))).await;
     // The challenge has more, and cannot be shortened.
     let frame = wire.frame().await;
     assert!(frame.len() <= 40, "{} bytes", frame.len());

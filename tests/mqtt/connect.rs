@@ -2,20 +2,8 @@
 
 use tidemill_tests::mqtt::Level;
 
-use crate::hubs::hub;
+use crate::hubs::{hub, not_let_in};
 use crate::wire::*;
-
-/// Sends a first packet that is refused: in 5.0 with a CONNACK and this reason, in 3.1.1 with nothing.
-async fn refused(level: Level, first: impl Packet, reason: u8) {
-    let hub = hub().await;
-    let mut wire = Wire::open(&hub, level).await;
-    wire.send(&first).await;
-    if level == Level::V5 {
-        let connack = wire.connack().await;
-        assert_eq!((connack.session_present, connack.reason), (false, reason));
-    }
-    wire.closed().await;
-}
 
 #[tokio::test]
 async fn the_first_packet_has_to_be_a_connect() {
@@ -91,7 +79,7 @@ async fn an_unacceptable_version_is_told_in_a_form_its_client_reads() {
 #[tokio::test]
 async fn the_reserved_connect_flag_has_to_be_0() {
     for level in BOTH {
-        refused(level, connect(level, "connect-reserved").flags(CLEAN | 1), 0x81).await;
+        not_let_in(level, connect(level, "connect-reserved").flags(CLEAN | 1), 0x81).await;
     }
 }
 
@@ -99,7 +87,7 @@ async fn the_reserved_connect_flag_has_to_be_0() {
 async fn will_flags_without_a_will_are_refused() {
     for level in BOTH {
         for flags in [1 << 3, 2 << 3, 3 << 3, WILL_RETAIN, WILL_RETAIN | 1 << 3] {
-            refused(level, connect(level, "connect-will").flags(CLEAN | flags), 0x81).await;
+            not_let_in(level, connect(level, "connect-will").flags(CLEAN | flags), 0x81).await;
         }
     }
 }
@@ -107,7 +95,7 @@ async fn will_flags_without_a_will_are_refused() {
 #[tokio::test]
 async fn a_will_with_qos_3_is_refused() {
     for level in BOTH {
-        refused(level, connect(level, "connect-qos3").will("will", "gone", 3), 0x81).await;
+        not_let_in(level, connect(level, "connect-qos3").will("will", "gone", 3), 0x81).await;
     }
 }
 
@@ -117,23 +105,23 @@ async fn flags_and_payload_have_to_say_the_same() {
         let plain = connect(level, "connect-flags");
         // Announced, and not there.
         for flags in [WILL, USER_NAME, USER_NAME | PASSWORD] {
-            refused(level, plain.clone().flags(CLEAN | flags), 0x81).await;
+            not_let_in(level, plain.clone().flags(CLEAN | flags), 0x81).await;
         }
         let user = plain.clone().user("u");
-        refused(level, user.clone().flags(CLEAN | USER_NAME | PASSWORD), 0x81).await;
+        not_let_in(level, user.clone().flags(CLEAN | USER_NAME | PASSWORD), 0x81).await;
         // There, and not announced.
-        refused(level, user.flags(CLEAN), 0x81).await;
-        refused(level, plain.clone().will("will", "gone", 0).flags(CLEAN), 0x81).await;
-        refused(level, plain.user("u").password("p").flags(CLEAN | USER_NAME), 0x81).await;
+        not_let_in(level, user.flags(CLEAN), 0x81).await;
+        not_let_in(level, plain.clone().will("will", "gone", 0).flags(CLEAN), 0x81).await;
+        not_let_in(level, plain.user("u").password("p").flags(CLEAN | USER_NAME), 0x81).await;
     }
     // A will without its payload.
     let cut = connect(Level::V311, "connect-flags").flags(CLEAN | WILL).body().text("will");
-    refused(Level::V311, cut.packet(0x10), 0x81).await;
+    not_let_in(Level::V311, cut.packet(0x10), 0x81).await;
 }
 
 #[tokio::test]
 async fn a_password_needs_a_user_name_in_3_1_1_only() {
-    refused(Level::V311, connect(Level::V311, "connect-password").password("p"), 0x81).await;
+    not_let_in(Level::V311, connect(Level::V311, "connect-password").password("p"), 0x81).await;
     let hub = hub().await;
     let alone = connect(Level::V5, "connect-password").password("p");
     assert_eq!(alone.flags, CLEAN | PASSWORD);
@@ -160,9 +148,9 @@ async fn a_connect_that_is_cut_short_is_refused() {
         let body = whole.body();
         // From the version on, so that it is known in which form to answer.
         for length in 7..body.as_ref().len() {
-            refused(level, bytes().raw(&body.as_ref()[..length]).packet(0x10), 0x81).await;
+            not_let_in(level, bytes().raw(&body.as_ref()[..length]).packet(0x10), 0x81).await;
         }
-        refused(level, body.u8(0).packet(0x10), 0x81).await;
+        not_let_in(level, body.u8(0).packet(0x10), 0x81).await;
     }
 }
 
@@ -264,16 +252,15 @@ async fn packets_may_follow_a_connect_before_its_connack() {
 
 #[tokio::test]
 async fn properties_of_a_connect_are_checked() {
-    let twice = |property: Build| bytes().raw(&property).raw(&property);
     let number = |id: u8, value: u8| bytes().u8(id).u8(value);
     let protocol_errors = [
-        twice(session_expiry(1)),
-        twice(receive_maximum(1)),
-        twice(maximum_packet_size(100)),
-        twice(topic_alias_maximum(1)),
-        twice(number(property::REQUEST_PROBLEM, 1)),
-        twice(number(property::REQUEST_RESPONSE, 1)),
-        twice(bytes().u8(property::AUTHENTICATION_METHOD).text("x")),
+        twice(&session_expiry(1)),
+        twice(&receive_maximum(1)),
+        twice(&maximum_packet_size(100)),
+        twice(&topic_alias_maximum(1)),
+        twice(&number(property::REQUEST_PROBLEM, 1)),
+        twice(&number(property::REQUEST_RESPONSE, 1)),
+        twice(&bytes().u8(property::AUTHENTICATION_METHOD).text("x")),
         receive_maximum(0),
         maximum_packet_size(0),
         number(property::REQUEST_PROBLEM, 2),
@@ -281,7 +268,7 @@ async fn properties_of_a_connect_are_checked() {
         bytes().u8(property::AUTHENTICATION_DATA).text("data without a method"),
     ];
     for property in protocol_errors {
-        refused(Level::V5, connect(Level::V5, "connect-properties").with(&property), 0x82).await;
+        not_let_in(Level::V5, connect(Level::V5, "connect-properties").with(&property), 0x82).await;
     }
     let malformed = [
         topic_alias(1),
@@ -294,12 +281,12 @@ async fn properties_of_a_connect_are_checked() {
         number(0, 0),
     ];
     for property in malformed {
-        refused(Level::V5, connect(Level::V5, "connect-properties").with(&property), 0x81).await;
+        not_let_in(Level::V5, connect(Level::V5, "connect-properties").with(&property), 0x81).await;
     }
     let will = |property: &Build| connect(Level::V5, "connect-will").will_with(property, "will", "x", 0);
-    refused(Level::V5, will(&twice(will_delay(1))), 0x82).await;
-    refused(Level::V5, will(&twice(message_expiry(1))), 0x82).await;
-    refused(Level::V5, will(&number(property::PAYLOAD_FORMAT, 2)), 0x82).await;
-    refused(Level::V5, will(&session_expiry(1)), 0x81).await;
-    refused(Level::V5, will(&topic_alias(1)), 0x81).await;
+    not_let_in(Level::V5, will(&twice(&will_delay(1))), 0x82).await;
+    not_let_in(Level::V5, will(&twice(&message_expiry(1))), 0x82).await;
+    not_let_in(Level::V5, will(&number(property::PAYLOAD_FORMAT, 2)), 0x82).await;
+    not_let_in(Level::V5, will(&session_expiry(1)), 0x81).await;
+    not_let_in(Level::V5, will(&topic_alias(1)), 0x81).await;
 }

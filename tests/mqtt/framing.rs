@@ -2,16 +2,8 @@
 
 use tidemill_tests::mqtt::Level;
 
-use crate::hubs::hub;
+use crate::hubs::{hub, refused};
 use crate::wire::*;
-
-/// Sends bytes after a CONNECT, which must end the connection with a reason.
-async fn refused(level: Level, packet: impl Packet, reason: u8) {
-    let hub = hub().await;
-    let mut wire = Wire::nobody(&hub, level).await;
-    wire.send(&packet).await;
-    wire.closed_with(reason).await;
-}
 
 #[tokio::test]
 async fn reserved_flags_of_the_fixed_header_are_refused() {

@@ -1,8 +1,11 @@
-//! The hubs under test.
+//! The hubs under test, and what they refuse.
 
 use std::sync::Arc;
 
+use tidemill_tests::mqtt::Level;
 use tidemill_tests::services::{Shared, Tidemill};
+
+use crate::wire::{Packet, Wire};
 
 /// One hub for all tests that need nothing special. Each has clients and topics of its own.
 static HUB: Shared<Tidemill> = Shared::new();
@@ -14,9 +17,26 @@ pub(crate) async fn hub() -> Arc<Tidemill> {
 
 /// A hub of its own, with these keys of `mqtt:`, as in `receive_maximum: 2`.
 pub(crate) async fn hub_with(mqtt: &str) -> Tidemill {
-    let dir = tempfile::Builder::new().prefix("tidemill-hub-").tempdir().expect("a temporary folder");
     let mqtt = if mqtt.is_empty() { String::new() } else { format!("mqtt: {{ {mqtt} }}\n") };
-    let text = format!("flush: async\n{mqtt}");
-    std::fs::write(dir.path().join("tidemill.yaml"), text).expect("a writable folder");
-    Tidemill::start_in(dir, vec!["--config".into(), "tidemill.yaml".into()]).await
+    Tidemill::start_with_config(&format!("flush: async\n{mqtt}")).await
+}
+
+/// Sends a first packet that is refused: in 5.0 with a CONNACK and this reason, in 3.1.1 with nothing.
+pub(crate) async fn not_let_in(level: Level, first: impl Packet, reason: u8) {
+    let hub = hub().await;
+    let mut wire = Wire::open(&hub, level).await;
+    wire.send(&first).await;
+    if level == Level::V5 {
+        let connack = wire.connack().await;
+        assert_eq!((connack.session_present, connack.reason), (false, reason), "{:02x?}", first.at(level));
+    }
+    wire.closed().await;
+}
+
+/// Sends a packet after a CONNECT, which must end the connection with this reason.
+pub(crate) async fn refused(level: Level, packet: impl Packet, reason: u8) {
+    let hub = hub().await;
+    let mut wire = Wire::nobody(&hub, level).await;
+    wire.send(&packet).await;
+    wire.closed_with(reason).await;
 }

@@ -5,7 +5,7 @@
 //!
 //! # Layout
 //! - [`conformance`] the document and the statements there are
-//! - [`wire`] a connection driven byte by byte; [`hubs`] the hubs it goes to
+//! - [`wire`] a connection driven byte by byte; [`hubs`] the hubs it goes to, and what they refuse
 //! - [`text`], [`framing`] data types, fixed headers, identifiers, properties (chapters 1 and 2)
 //! - [`connect`], [`connack`], [`session`], [`will`], [`keep_alive`] (3.1, 3.2, 4.1)
 //! - [`publish`], [`retain`], [`properties`], [`alias`], [`expiry`] (3.3)

@@ -2,7 +2,7 @@
 
 use tidemill_tests::mqtt::Level;
 
-use crate::hubs::{hub, hub_with};
+use crate::hubs::{hub, hub_with, refused};
 use crate::wire::*;
 
 fn format(value: u8) -> Build {
@@ -70,24 +70,9 @@ async fn they_are_left_out_for_3_1_1() {
 
 #[tokio::test]
 async fn a_response_topic_with_wildcards_is_refused() {
-    let hub = hub().await;
     for topic in ["a/+", "#", ""] {
-        let mut wire = Wire::nobody(&hub, Level::V5).await;
-        wire.send(&publish("a", "x").with(&text(property::RESPONSE_TOPIC, topic))).await;
-        wire.closed_with(0x90).await;
+        refused(Level::V5, publish("a", "x").with(&text(property::RESPONSE_TOPIC, topic)), 0x90).await;
     }
-}
-
-/// Sends a packet that must end the connection with this reason.
-async fn refused(packet: impl Packet, reason: u8) {
-    let hub = hub().await;
-    let mut wire = Wire::nobody(&hub, Level::V5).await;
-    wire.send(&packet).await;
-    wire.closed_with(reason).await;
-}
-
-fn twice(property: &Build) -> Build {
-    bytes().raw(property).raw(property)
 }
 
 #[tokio::test]
@@ -100,21 +85,21 @@ async fn what_may_come_once_is_refused_twice() {
         text(property::CORRELATION_DATA, "a"),
         topic_alias(1),
     ] {
-        refused(publish("a", "x").with(&twice(&property)), 0x82).await;
+        refused(Level::V5, publish("a", "x").with(&twice(&property)), 0x82).await;
     }
-    refused(subscribe(1, &[("a", 0)]).with(&twice(&subscription_id(1))), 0x82).await;
+    refused(Level::V5, subscribe(1, &[("a", 0)]).with(&twice(&subscription_id(1))), 0x82).await;
     let reason = text(property::REASON_STRING, "why");
-    refused(bytes().u16(1).u8(0).section(&twice(&reason)).packet(0x40), 0x82).await;
-    refused(bytes().u8(0).section(&twice(&session_expiry(1))).packet(0xe0), 0x82).await;
+    refused(Level::V5, bytes().u16(1).u8(0).section(&twice(&reason)).packet(0x40), 0x82).await;
+    refused(Level::V5, bytes().u8(0).section(&twice(&session_expiry(1))).packet(0xe0), 0x82).await;
 }
 
 #[tokio::test]
 async fn values_out_of_range_are_refused() {
-    refused(publish("a", "x").with(&format(2)), 0x82).await;
-    refused(publish("a", "x").with(&topic_alias(0)), 0x94).await;
-    refused(subscribe(1, &[("a", 0)]).with(&subscription_id(0)), 0x82).await;
+    refused(Level::V5, publish("a", "x").with(&format(2)), 0x82).await;
+    refused(Level::V5, publish("a", "x").with(&topic_alias(0)), 0x94).await;
+    refused(Level::V5, subscribe(1, &[("a", 0)]).with(&subscription_id(0)), 0x82).await;
     let five = bytes().u8(property::SUBSCRIPTION_ID).raw(b"\x80\x80\x80\x80\x01");
-    refused(subscribe(1, &[("a", 0)]).with(&five), 0x81).await;
+    refused(Level::V5, subscribe(1, &[("a", 0)]).with(&five), 0x81).await;
 }
 
 #[tokio::test]
@@ -123,33 +108,33 @@ async fn properties_of_other_packets_are_refused() {
     for property in
         [&reason, &session_expiry(1), &receive_maximum(1), &will_delay(1), &bytes().u8(0x7f).u8(0)]
     {
-        refused(publish("a", "x").with(property), 0x81).await;
-        refused(subscribe(1, &[("a", 0)]).with(property), 0x81).await;
-        refused(unsubscribe(1, &["a"]).with(property), 0x81).await;
+        refused(Level::V5, publish("a", "x").with(property), 0x81).await;
+        refused(Level::V5, subscribe(1, &[("a", 0)]).with(property), 0x81).await;
+        refused(Level::V5, unsubscribe(1, &["a"]).with(property), 0x81).await;
     }
     for property in [&message_expiry(1), &session_expiry(1), &topic_alias(1)] {
         for first in [0x40, 0x50, 0x62, 0x70] {
-            refused(bytes().u16(1).u8(0).section(property).packet(first), 0x81).await;
+            refused(Level::V5, bytes().u16(1).u8(0).section(property).packet(first), 0x81).await;
         }
     }
-    refused(unsubscribe(1, &["a"]).with(&subscription_id(1)), 0x81).await;
-    refused(bytes().u8(0).section(&message_expiry(1)).packet(0xe0), 0x81).await;
+    refused(Level::V5, unsubscribe(1, &["a"]).with(&subscription_id(1)), 0x81).await;
+    refused(Level::V5, bytes().u8(0).section(&message_expiry(1)).packet(0xe0), 0x81).await;
 }
 
 #[tokio::test]
 async fn a_server_reference_is_the_servers_alone() {
     let reference = text(property::SERVER_REFERENCE, "elsewhere");
-    refused(bytes().u8(0x9c).section(&reference).packet(0xe0), 0x82).await;
+    refused(Level::V5, bytes().u8(0x9c).section(&reference).packet(0xe0), 0x82).await;
 }
 
 #[tokio::test]
 async fn reason_codes_of_other_packets_are_refused() {
     // PUBACK and PUBREC, PUBREL and PUBCOMP.
     for (first, bad) in [(0x40, 0x92), (0x40, 0x01), (0x50, 0x92), (0x50, 0x8e), (0x62, 0x10), (0x70, 0x80)] {
-        refused(bytes().u16(1).u8(bad).packet(first), 0x81).await;
+        refused(Level::V5, bytes().u16(1).u8(bad).packet(first), 0x81).await;
     }
     for bad in [0x01, 0x10, 0x84, 0xff] {
-        refused(bytes().u8(bad).packet(0xe0), 0x81).await;
+        refused(Level::V5, bytes().u8(bad).packet(0xe0), 0x81).await;
     }
 }
 

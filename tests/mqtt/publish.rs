@@ -2,15 +2,8 @@
 
 use tidemill_tests::mqtt::Level;
 
-use crate::hubs::hub;
+use crate::hubs::{hub, refused};
 use crate::wire::*;
-
-async fn refused(level: Level, packet: impl Packet, reason: u8) {
-    let hub = hub().await;
-    let mut wire = Wire::nobody(&hub, level).await;
-    wire.send(&packet).await;
-    wire.closed_with(reason).await;
-}
 
 #[tokio::test]
 async fn qos_3_is_refused() {

@@ -2,18 +2,11 @@
 
 use tidemill_tests::mqtt::Level;
 
-use crate::hubs::hub;
+use crate::hubs::{hub, refused};
 use crate::wire::*;
 
 /// Subscription option: not what this client has published itself.
 const NO_LOCAL: u8 = 0x04;
-
-async fn refused(level: Level, packet: impl Packet, reason: u8) {
-    let hub = hub().await;
-    let mut wire = Wire::nobody(&hub, level).await;
-    wire.send(&packet).await;
-    wire.closed_with(reason).await;
-}
 
 #[tokio::test]
 async fn it_is_answered_with_its_identifier_and_a_code_for_each_filter_in_order() {

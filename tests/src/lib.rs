@@ -9,9 +9,10 @@
 //! - [`load`] publishers that reconnect and resend what was not acknowledged
 //! - [`ledger`] checks arrivals against what was published: nothing lost, order kept, duplicates counted
 //! - [`kafka_reader`] and [`events`] read what came out, the latter with cloudevents-sdk as the judge
-//! - [`pki`] certificates
-//! - [`wait`], [`ports`], [`mod@report`], [`place`] small helpers
+//! - [`pki`] certificates; [`scram`] proofs of a password
+//! - [`wait`], [`ports`], [`mod@report`], [`place`], [`environment`] small helpers
 
+pub mod environment;
 pub mod events;
 pub mod kafka_reader;
 pub mod ledger;
@@ -23,5 +24,6 @@ pub mod place;
 pub mod ports;
 pub mod process;
 pub mod report;
+pub mod scram;
 pub mod services;
 pub mod wait;

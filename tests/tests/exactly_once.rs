@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use tidemill_tests::environment::seed;
 use tidemill_tests::mqtt::{Client, Connect, Level, Packet, Publish, Writer};
 use tidemill_tests::services::Tidemill;
 use tidemill_tests::services::tidemill::api::Record;
@@ -283,9 +284,7 @@ async fn some_completed(common: &Common, count: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_message_exactly_once() {
-    let seed = std::env::var("TIDEMILL_SEED")
-        .map_or_else(|_| rand::random(), |seed| seed.parse().expect("a number"));
-    report!("exactly_once", "seed {seed} (set TIDEMILL_SEED to repeat)");
+    let seed = seed("exactly_once");
     let mut hub = Tidemill::start("").await;
     let common = Arc::new(Common::default());
     let (tell, expected) = watch::channel(None);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use tidemill_tests::environment::seed;
 use tidemill_tests::kafka_reader::TopicReader;
 use tidemill_tests::ledger::{Arrivals, Message, topic};
 use tidemill_tests::load::{Load, Plan};
@@ -46,9 +47,7 @@ rules:
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost() {
-    let seed = std::env::var("TIDEMILL_SEED")
-        .map_or_else(|_| rand::random(), |seed| seed.parse().expect("a number"));
-    report!("kill", "seed {seed} (set TIDEMILL_SEED to repeat)");
+    let seed = seed("kill");
     let kafka = Kafka::start().await;
     kafka.create_topic("load", 4).await;
     let mut hub = Tidemill::start(&rules(&kafka)).await;

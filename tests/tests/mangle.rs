@@ -3,10 +3,9 @@
 //!
 //! `TIDEMILL_MANGLE_SECONDS` is how long it goes on, `TIDEMILL_MANGLE_RATE` how many connections there are in a second.
 
-use std::fs;
-use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+use tidemill_tests::environment::{seed, variable};
 use tidemill_tests::ledger::{Arrivals, Message};
 use tidemill_tests::load::{Load, Plan, Published};
 use tidemill_tests::mangle::{self, Mangler};
@@ -35,13 +34,11 @@ const LOOKS: u32 = 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mangled_traffic_harms_nobody() {
-    let seed = variable("TIDEMILL_SEED").unwrap_or_else(rand::random);
+    let seed = seed("mangle");
     let lasts = Duration::from_secs(variable("TIDEMILL_MANGLE_SECONDS").unwrap_or(SECONDS));
     let rate = variable("TIDEMILL_MANGLE_RATE").unwrap_or(RATE);
-    report!("mangle", "seed {seed} (set TIDEMILL_SEED to repeat), {rate} connections/s for {lasts:?}");
-    let dir = tempfile::Builder::new().prefix("tidemill-hub-").tempdir().expect("a temporary folder");
-    fs::write(dir.path().join("tidemill.yaml"), CONFIG).expect("a writable folder");
-    let mut hub = Tidemill::start_in(dir, vec!["--config".into(), "tidemill.yaml".into()]).await;
+    report!("mangle", "{rate} connections/s for {lasts:?}");
+    let mut hub = Tidemill::start_with_config(CONFIG).await;
 
     let (total, known) = watch::channel(None);
     let mut listeners = Vec::new();
@@ -93,11 +90,6 @@ async fn mangled_traffic_harms_nobody() {
         log.lines().filter(|line| line.contains("panicked") || line.contains("ERROR")).take(5).collect();
     assert!(trouble.is_empty(), "the hub logged {trouble:#?}");
     assert!(hub.terminate().await.success(), "a graceful stop");
-}
-
-fn variable<T: FromStr>(name: &str) -> Option<T> {
-    let value = std::env::var(name).ok()?;
-    Some(value.parse().unwrap_or_else(|_| panic!("{name} is {value}, which is no number")))
 }
 
 /// Waits, and tells now and then how the hub is. Gives its memory when a quarter of the time is over.

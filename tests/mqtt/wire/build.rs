@@ -356,6 +356,11 @@ pub(crate) fn subscription_id(id: usize) -> Build {
     bytes().u8(property::SUBSCRIPTION_ID).varint(id)
 }
 
+/// A property that comes twice.
+pub(crate) fn twice(property: &Build) -> Build {
+    bytes().raw(property).raw(property)
+}
+
 pub(crate) fn user_property(name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Build {
     bytes().u8(property::USER_PROPERTY).text(name).text(value)
 }

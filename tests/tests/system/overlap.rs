@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
+use tidemill_tests::environment::seed;
 use tidemill_tests::mqtt::encode::packet;
 use tidemill_tests::mqtt::{Client, Connect, Level, Packet, Properties, Property, Publish};
 use tidemill_tests::report;
@@ -297,15 +298,13 @@ async fn connect(hub: &Tidemill, level: Level, name: &str) -> Client {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_message_comes_once_whatever_subscriptions_come_and_go() {
-    let dir = tempfile::Builder::new().prefix("tidemill-hub-").tempdir().unwrap();
     // Two shards, so that neighbours in the log are not neighbours in a file. 3.1.1 cannot say a Receive Maximum.
     let text = format!("flush: async\nlog: {{ shards: 2 }}\nmqtt: {{ inflight_max: {RECEIVE_MAXIMUM} }}\n");
-    std::fs::write(dir.path().join("tidemill.yaml"), text).unwrap();
-    let hub = Tidemill::start_in(dir, vec!["--config".into(), "tidemill.yaml".into()]).await;
-    let first: u64 = std::env::var("SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
+    let hub = Tidemill::start_with_config(&text).await;
+    let first = seed("overlap");
     let mut came = 0;
     for seed in (0..SEEDS as u64).map(|round| first.wrapping_add(round)) {
-        println!("SEED={seed}");
+        println!("TIDEMILL_SEED={seed}");
         let mut random = StdRng::seed_from_u64(seed);
         let level = if seed % 3 == 0 { Level::V311 } else { Level::V5 };
         let mut model = Model::start(&hub, level, format!("overlap-{seed}")).await;

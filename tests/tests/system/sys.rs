@@ -12,10 +12,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// A hub that publishes every second.
 async fn hub(rules: &str) -> Tidemill {
-    let dir = tempfile::tempdir().unwrap();
-    let config = format!("flush: async\nmqtt: {{ sys_interval: 1s }}\n{rules}");
-    std::fs::write(dir.path().join("tidemill.yaml"), config).unwrap();
-    Tidemill::start_in(dir, vec!["--config".into(), "tidemill.yaml".into()]).await
+    Tidemill::start_with_config(&format!("flush: async\nmqtt: {{ sys_interval: 1s }}\n{rules}")).await
 }
 
 async fn records(hub: &Tidemill) -> f64 {

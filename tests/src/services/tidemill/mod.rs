@@ -9,9 +9,10 @@ pub mod api;
 pub mod metrics;
 
 use std::fs;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -26,6 +27,8 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// A command that ends by itself.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+/// The name of a configuration in a hub's folder.
+const CONFIG: &str = "tidemill.yaml";
 
 /// The binary: `$TIDEMILL_BIN`, or the one that was built into the same target folder as this test.
 ///
@@ -61,6 +64,22 @@ pub fn command<S: AsRef<std::ffi::OsStr>>(dir: &Path, arguments: &[S]) -> Comman
 /// When it does not end.
 pub async fn tidemill<S: AsRef<std::ffi::OsStr>>(dir: &Path, arguments: &[S]) -> Ended {
     run("tidemill", command(dir, arguments), COMMAND_LIMIT).await
+}
+
+/// `tidemill passwd --stdin passwords USER` with further arguments, in folder `dir`: what it prints.
+///
+/// # Panics
+/// When it does not succeed.
+pub fn passwd(dir: &Path, user: &str, password: &str, more: &[&str]) -> String {
+    let mut command = command(dir, &["passwd", "passwords", user, "--stdin"]);
+    let piped = command.args(more).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().expect("the program");
+    let mut input = child.stdin.take().expect("its input");
+    input.write_all(format!("{password}\n").as_bytes()).expect("an open pipe");
+    drop(input);
+    let output = child.wait_with_output().expect("its end");
+    assert!(output.status.success(), "{output:?}");
+    [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat()
 }
 
 /// A running (or just stopped) hub with a data directory of its own.
@@ -99,6 +118,16 @@ impl Tidemill {
         Self::start_in(dir, arguments).await
     }
 
+    /// Starts a hub with this configuration, which does not say where to listen.
+    ///
+    /// # Panics
+    /// When it does not become ready; the end of its log is printed.
+    pub async fn start_with_config(configuration: &str) -> Tidemill {
+        let dir = tempfile::Builder::new().prefix("tidemill-hub-").tempdir().expect("a temporary folder");
+        fs::write(dir.path().join(CONFIG), configuration).expect("a writable folder");
+        Self::start_in(dir, vec!["--config".into(), CONFIG.into()]).await
+    }
+
     /// Starts a hub in a folder that was prepared, with these arguments beside data directory and addresses.
     ///
     /// # Panics
@@ -117,8 +146,8 @@ impl Tidemill {
     /// # Panics
     /// When it does not become ready; the end of its log is printed.
     pub async fn start_configured(dir: TempDir, configuration: &str) -> Tidemill {
-        fs::write(dir.path().join("tidemill.yaml"), configuration).expect("a writable folder");
-        let arguments = ["--config", "tidemill.yaml"].map(str::to_owned).to_vec();
+        fs::write(dir.path().join(CONFIG), configuration).expect("a writable folder");
+        let arguments = ["--config", CONFIG].map(str::to_owned).to_vec();
         let http = ports::free_address();
         let mut hub =
             Tidemill { dir, told: None, mqtt: Vec::new(), http, arguments, process: None, starts: 0 };
@@ -139,14 +168,6 @@ impl Tidemill {
     #[must_use]
     pub fn mqtt_addresses(&self) -> &[SocketAddr] {
         &self.mqtt
-    }
-
-    /// SIGHUP.
-    ///
-    /// # Panics
-    /// When it does not run.
-    pub fn hang_up(&mut self) {
-        self.process.as_mut().expect("a running hub").signal(Signal::HUP);
     }
 
     /// Where it listens for HTTP.
@@ -182,7 +203,7 @@ impl Tidemill {
         process.wait(STOP_LIMIT).await
     }
 
-    /// Tells it to read its configuration again.
+    /// SIGHUP: tells it to read its configuration and its certificates again.
     ///
     /// # Panics
     /// When it does not run.

@@ -16,16 +16,14 @@ mod scram;
 mod tokens;
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
 use tempfile::TempDir;
 use tidemill_tests::mqtt::{Client, Connect, Packet};
 use tidemill_tests::services::Tidemill;
-use tidemill_tests::services::tidemill::command;
+use tidemill_tests::services::tidemill::passwd;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -42,17 +40,6 @@ async fn hub(configuration: &str, users: &[(&str, &str)]) -> Tidemill {
         passwd(dir.path(), user, password, &[]);
     }
     hub_in(dir, configuration).await
-}
-
-/// `tidemill passwd --stdin passwords USER`: what it prints.
-fn passwd(dir: &Path, user: &str, password: &str, more: &[&str]) -> String {
-    let mut command = command(dir, &["passwd", "passwords", user, "--stdin"]);
-    let piped = command.args(more).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = piped.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(format!("{password}\n").as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap()
 }
 
 /// The reason code with which a CONNECT is answered.

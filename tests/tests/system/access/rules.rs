@@ -4,10 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use tidemill_tests::mqtt::{Client, Connect, Level, Packet, Publish};
 use tidemill_tests::services::Tidemill;
-use tidemill_tests::services::tidemill::tidemill;
+use tidemill_tests::services::tidemill::{passwd, tidemill};
 use tidemill_tests::wait;
 
-use super::{LIMIT, connack, hub, passwd};
+use super::{LIMIT, connack, hub};
 
 const CONFIGURATION: &str = "\
 access:

@@ -1,32 +1,16 @@
 //! Enhanced authentication with SCRAM-SHA-256: the client is rsasl's.
 
-use rsasl::config::SASLConfig;
-use rsasl::mechname::Mechname;
-use rsasl::prelude::{SASLClient, Session};
 use tidemill_tests::mqtt::encode::auth;
 use tidemill_tests::mqtt::{Client, Connect, Level, Packet, Reader, Writer};
+use tidemill_tests::scram::{METHOD, Proof};
 use tidemill_tests::services::Tidemill;
 
 use super::{connack, hub};
 
 const CONFIGURATION: &str =
     "access: { authentication: [ { name: devices, passwords: { file: passwords } } ], default: allow }\n";
-const METHOD: &str = "SCRAM-SHA-256";
 const AUTHENTICATION_METHOD: u8 = 0x15;
 const AUTHENTICATION_DATA: u8 = 0x16;
-
-fn session(user: &str, password: &str) -> Session {
-    let config = SASLConfig::with_credentials(None, user.to_owned(), password.to_owned()).unwrap();
-    let method = Mechname::parse(METHOD.as_bytes()).unwrap();
-    SASLClient::new(config).start_suggested(&[method]).unwrap()
-}
-
-/// What the client says to what the server said.
-fn step(session: &mut Session, input: Option<&str>) -> Vec<u8> {
-    let mut output = Vec::new();
-    session.step(input.map(str::as_bytes), &mut output).unwrap();
-    output
-}
 
 /// The data of an AUTH that asks to go on.
 async fn challenge(reader: &mut Reader) -> String {
@@ -40,44 +24,44 @@ async fn challenge(reader: &mut Reader) -> String {
 }
 
 /// Connects as far as to the packet that ends the authentication.
-async fn prove(hub: &Tidemill, user: &str, password: &str) -> (Writer, Reader, Session, Packet) {
-    let mut session = session(user, password);
-    let first = step(&mut session, None);
+async fn prove(hub: &Tidemill, user: &str, password: &str) -> (Writer, Reader, Proof, Packet) {
+    let mut proof = Proof::new(user, password);
+    let first = proof.say(None);
     let connect = Connect::clean("c").method(METHOD, Some(&first));
     let (mut writer, mut reader) = Client::open(hub.mqtt(), Level::V5).await.unwrap();
     writer.raw(&connect.encode()).await.unwrap();
     let challenge = challenge(&mut reader).await;
-    let last = step(&mut session, Some(&challenge));
+    let last = proof.say(Some(challenge.as_bytes()));
     writer.raw(&auth(0x18, METHOD, &last)).await.unwrap();
     let end = reader.packet().await;
-    (writer, reader, session, end)
+    (writer, reader, proof, end)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_proves_that_it_knows_the_password_and_so_does_the_server() {
     let hub = hub(CONFIGURATION, &[("bob", "secret"), ("a,b=c", "x")]).await;
-    let (mut writer, mut reader, mut session, end) = prove(&hub, "bob", "secret").await;
+    let (mut writer, mut reader, mut proof, end) = prove(&hub, "bob", "secret").await;
     let Packet::ConnAck { reason: 0, properties, .. } = end else { panic!("{end:?}") };
     assert_eq!(properties.text(AUTHENTICATION_METHOD), Some(METHOD));
     // The client looks at the server's proof.
-    step(&mut session, properties.text(AUTHENTICATION_DATA));
+    proof.say(properties.text(AUTHENTICATION_DATA).map(str::as_bytes));
 
     // Anew, on the running connection (4.12.1).
-    let mut again = self::session("bob", "secret");
-    writer.raw(&auth(0x19, METHOD, &step(&mut again, None))).await.unwrap();
+    let mut again = Proof::new("bob", "secret");
+    writer.raw(&auth(0x19, METHOD, &again.say(None))).await.unwrap();
     let asked = challenge(&mut reader).await;
-    writer.raw(&auth(0x18, METHOD, &step(&mut again, Some(&asked)))).await.unwrap();
+    writer.raw(&auth(0x18, METHOD, &again.say(Some(asked.as_bytes())))).await.unwrap();
     let Packet::Auth { reason: 0, properties } = reader.packet().await else { panic!("no success") };
-    step(&mut again, properties.text(AUTHENTICATION_DATA));
+    again.say(properties.text(AUTHENTICATION_DATA).map(str::as_bytes));
     writer.ping().await.unwrap();
     writer.flush().await.unwrap();
     assert_eq!(reader.packet().await, Packet::PingResp);
 
     // Another user, another method, out of turn: each ends it.
-    let mut other = self::session("a,b=c", "x");
-    writer.raw(&auth(0x19, METHOD, &step(&mut other, None))).await.unwrap();
+    let mut other = Proof::new("a,b=c", "x");
+    writer.raw(&auth(0x19, METHOD, &other.say(None))).await.unwrap();
     let asked = challenge(&mut reader).await;
-    writer.raw(&auth(0x18, METHOD, &step(&mut other, Some(&asked)))).await.unwrap();
+    writer.raw(&auth(0x18, METHOD, &other.say(Some(asked.as_bytes())))).await.unwrap();
     assert_eq!(reader.until_closed().await, [Packet::Disconnect { reason: 0x87 }]);
     for (packet, reason) in [
         (auth(0x19, "OTHER", b"x"), 0x82),

@@ -11,7 +11,6 @@ mod lag;
 mod packets;
 mod rates;
 
-use std::fs;
 use std::time::Duration;
 
 use tidemill_tests::services::Tidemill;
@@ -20,9 +19,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// A hub with these keys of `mqtt`.
 async fn hub(mqtt: &str) -> Tidemill {
-    let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("tidemill.yaml"), format!("flush: async\nmqtt: {{ {mqtt} }}\n")).unwrap();
-    Tidemill::start_in(dir, vec!["--config".into(), "tidemill.yaml".into()]).await
+    Tidemill::start_with_config(&format!("flush: async\nmqtt: {{ {mqtt} }}\n")).await
 }
 
 /// How often a limit was reached, by its key below `mqtt`.

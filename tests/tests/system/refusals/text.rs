@@ -24,10 +24,7 @@ fn with_will(payload: &[u8]) -> Vec<u8> {
 }
 
 async fn hub(check: bool) -> Tidemill {
-    let dir = tempfile::Builder::new().prefix("tidemill-hub-").tempdir().unwrap();
-    std::fs::write(dir.path().join("tidemill.yaml"), format!("mqtt: {{ payload_format_check: {check} }}\n"))
-        .unwrap();
-    Tidemill::start_in(dir, vec!["--config".into(), "tidemill.yaml".into()]).await
+    Tidemill::start_with_config(&format!("mqtt: {{ payload_format_check: {check} }}\n")).await
 }
 
 #[tokio::test]

@@ -162,7 +162,7 @@ async fn certificates_are_replaced_while_connections_go_on() {
     assert!(site.hub.log().contains("certificates are not reloaded"), "{}", site.hub.log());
     // And on SIGHUP.
     site.servers.server(3).write(&dir, "server");
-    site.hub.hang_up();
+    site.hub.reload();
     wait::until("the third certificate", LIMIT, async || (serial(&site.tls(0).await) == 3).then_some(()))
         .await;
     works(&mut old, "still-old").await;
