@@ -29,6 +29,7 @@ pub struct Hub {
     work: Mutex<Work>,
     view: Arc<ArcSwap<View>>,
     api: api::Server,
+    limits: api::Limits,
 }
 
 /// What is at work.
@@ -107,11 +108,17 @@ impl Hub {
                 return Err(StartError::Mqtt(error.to_string()));
             }
         };
-        let state = api::State::new(store.clone(), Arc::clone(&view), Arc::clone(&broker), &http, limits);
+        let state = api::State::new(
+            store.clone(),
+            Arc::clone(&view),
+            Arc::clone(&broker),
+            &http,
+            Arc::clone(&limits),
+        );
         match api::Server::start(&http, state).await {
             Ok(api) => {
                 let work = Mutex::new(Work { rules, flow: Some(flow) });
-                Ok(Hub { store, broker, work, view, api })
+                Ok(Hub { store, broker, work, view, api, limits })
             }
             Err(error) => {
                 broker.stop(Duration::ZERO).await;
@@ -151,6 +158,12 @@ impl Hub {
     /// A listener is another, is new, or is not there any more: that takes a restart.
     pub fn check_listeners(&self, mqtt: &mqtt::Options) -> Result<(), mqtt::ListenerError> {
         self.broker.check_listeners(mqtt)
+    }
+
+    /// Names of the limits that another configuration sets otherwise: they hold after a restart.
+    #[must_use]
+    pub fn limits_to_come(&self, config: &Config) -> Vec<String> {
+        api::differing(&self.limits, &api::limits(config))
     }
 
     /// Reads the certificates of MQTT listeners again. Devices that are connected notice nothing.

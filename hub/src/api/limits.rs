@@ -1,11 +1,21 @@
 //! [`limits`]: every bound that a configuration sets, for `/metrics`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::config::Config;
 
 /// Bounds by their names in the configuration. Bytes, seconds, or a number of things. Cheap to clone.
-pub(super) type Limits = Arc<[(String, f64)]>;
+pub type Limits = Arc<[(String, f64)]>;
+
+/// Names of the bounds that differ, in order.
+#[must_use]
+pub fn differing(now: &Limits, then: &Limits) -> Vec<String> {
+    let of = |limits: &Limits| limits.iter().cloned().collect::<BTreeMap<String, f64>>();
+    let (now, then) = (of(now), of(then));
+    let names: BTreeSet<&String> = now.keys().chain(then.keys()).collect();
+    names.into_iter().filter(|name| now.get(*name) != then.get(*name)).cloned().collect()
+}
 
 /// The bounds of a configuration. 0 for a time or a rate of `mqtt`, and for a retention, is no bound.
 #[must_use]

@@ -33,6 +33,6 @@ mod rules;
 mod server;
 mod state;
 
-pub use limits::limits;
+pub use limits::{Limits, differing, limits};
 pub use server::Server;
 pub use state::State;

@@ -85,6 +85,7 @@ async fn reload(hub: &Hub, source: &Source, patience: Duration) {
                 error!(%error, "the configuration is not reloaded: restart the hub");
                 return;
             }
+            let to_come = hub.limits_to_come(&config).join(", ");
             let access = match open_access(config.access).await {
                 Ok(access) => access,
                 Err(error) => {
@@ -95,6 +96,12 @@ async fn reload(hub: &Hub, source: &Source, patience: Duration) {
             // First, so that nobody waits for targets to be told that it may not go on.
             hub.replace_access(access);
             hub.reload_certificates(&config.mqtt);
+            if !to_come.is_empty() {
+                warn!(
+                    limits = to_come,
+                    "limits are not what they were at start: restart the hub to put them to work"
+                );
+            }
             match hub.reload(config.rules, patience).await {
                 Ok(()) => {
                     info!(

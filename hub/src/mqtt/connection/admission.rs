@@ -80,9 +80,12 @@ pub(super) async fn admit(
         }
         Some(_) => {
             let proving = Box::pin(prove(shared, stream, peer, decoder, input, connect));
-            timeout(shared.options.connect_timeout, proving).await.map_err(|_| Refusal {
-                reason: ReasonCode::NOT_AUTHORIZED,
-                what: "the authentication did not come to its end within connect_timeout",
+            timeout(shared.options.connect_timeout, proving).await.map_err(|_| {
+                shared.counters.reached(Limit::ConnectTimeout);
+                Refusal {
+                    reason: ReasonCode::NOT_AUTHORIZED,
+                    what: "the authentication did not come to its end within connect_timeout",
+                }
             })??
         }
     };

@@ -270,7 +270,11 @@ impl Connection {
                     what: "a session that was to end with its connection cannot be kept after all",
                 };
             }
-            self.session.expiry_s = asked_s.min(self.shared.options.session_expiry_max_s());
+            let max_s = self.shared.options.session_expiry_max_s();
+            if asked_s > max_s {
+                self.shared.counters.reached(Limit::SessionExpiry);
+            }
+            self.session.expiry_s = asked_s.min(max_s);
         }
         Close::Goodbye { with_will: disconnect.reason != ReasonCode::SUCCESS }
     }

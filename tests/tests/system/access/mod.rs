@@ -28,13 +28,13 @@ use tidemill_tests::services::tidemill::passwd;
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Starts a hub in `dir` with this configuration.
-async fn hub_in(dir: TempDir, configuration: &str) -> Tidemill {
+pub(super) async fn hub_in(dir: TempDir, configuration: &str) -> Tidemill {
     fs::write(dir.path().join("tidemill.yaml"), configuration).unwrap();
     Tidemill::start_in(dir, vec!["--config".into(), "tidemill.yaml".into()]).await
 }
 
 /// Starts a hub with this configuration, and with these users in the file `passwords`.
-async fn hub(configuration: &str, users: &[(&str, &str)]) -> Tidemill {
+pub(super) async fn hub(configuration: &str, users: &[(&str, &str)]) -> Tidemill {
     let dir = tempfile::Builder::new().prefix("tidemill-access-").tempdir().unwrap();
     for (user, password) in users {
         passwd(dir.path(), user, password, &[]);
@@ -43,7 +43,7 @@ async fn hub(configuration: &str, users: &[(&str, &str)]) -> Tidemill {
 }
 
 /// The reason code with which a CONNECT is answered.
-async fn connack(hub: SocketAddr, connect: &Connect) -> io::Result<u8> {
+pub(super) async fn connack(hub: SocketAddr, connect: &Connect) -> io::Result<u8> {
     let (mut writer, mut reader) = Client::open(hub, connect.level).await?;
     writer.raw(&connect.encode()).await?;
     match reader.next().await? {

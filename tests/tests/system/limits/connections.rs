@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use super::{LIMIT, hub, reached, shown};
 
 /// The reason of the CONNACK that refuses a client.
-async fn refused(server: SocketAddr, connect: &Connect) -> String {
+pub(super) async fn refused(server: SocketAddr, connect: &Connect) -> String {
     let answer = tokio::time::timeout(LIMIT, Client::try_connect(server, connect)).await.expect("an answer");
     let error = answer.err().unwrap_or_else(|| panic!("{} was let in", connect.client)).to_string();
     let (_, reason) = error.split_once(" reason: ").unwrap_or_else(|| panic!("no CONNACK: {error}"));

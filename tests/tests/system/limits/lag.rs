@@ -25,18 +25,21 @@ async fn slow_subscriber(hub: &Tidemill, count: u32) -> (Client, Vec<u16>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_subscriber_is_disconnected_and_loses_nothing() {
-    let hub = hub("inflight_max: 3, lag_policy: disconnect, lag_messages_max: 10").await;
-    let (mut slow, _) = slow_subscriber(&hub, 40).await;
-    assert_eq!(slow.reader.until_closed().await, [Packet::Disconnect { reason: 0x97 }]);
-    assert_eq!(reached(&hub, "lag_messages_max").await, 1.0);
-    // Who catches up is let.
-    let mut slow = Client::connect(hub.mqtt(), &Connect::persistent("slow")).await;
-    assert!(slow.session_present);
-    for number in 0..40 {
-        assert_eq!(slow.message().await.payload, number.to_string());
+    for bound in ["lag_messages_max: 10", "lag_time_max: 1s"] {
+        let limit = bound.split(':').next().unwrap();
+        let hub = hub(&format!("inflight_max: 3, lag_policy: disconnect, {bound}")).await;
+        let (mut slow, _) = slow_subscriber(&hub, 40).await;
+        assert_eq!(slow.reader.until_closed().await, [Packet::Disconnect { reason: 0x97 }], "{bound}");
+        assert_eq!(reached(&hub, limit).await, 1.0);
+        // Who catches up is let.
+        let mut slow = Client::connect(hub.mqtt(), &Connect::persistent("slow")).await;
+        assert!(slow.session_present);
+        for number in 0..40 {
+            assert_eq!(slow.message().await.payload, number.to_string());
+        }
+        slow.nothing_comes().await;
+        assert_eq!(reached(&hub, limit).await, 1.0);
     }
-    slow.nothing_comes().await;
-    assert_eq!(reached(&hub, "lag_messages_max").await, 1.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,14 +2,22 @@
 //!
 //! # Layout
 //! - [`connections`] how many, how fast; how many sessions
+//! - [`connect`] how long a CONNECT may take; keep alive and session expiry
+//! - [`logins`] passwords that take long to look at
 //! - [`packets`] how large, how deep, how many
 //! - [`rates`] messages and bytes in a second
 //! - [`lag`] slow subscribers
+//! - [`reload`] a reload while clients are at a limit
+//! - [`table`] the table of limits in `docs/configuration.md`
 
+mod connect;
 mod connections;
 mod lag;
+mod logins;
 mod packets;
 mod rates;
+mod reload;
+mod table;
 
 use std::time::Duration;
 

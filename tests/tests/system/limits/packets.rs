@@ -1,8 +1,21 @@
 //! How large packets may be, how deep and long topics, how many subscriptions and messages in flight there may be.
 
-use tidemill_tests::mqtt::{Client, Connect, Level, Packet, Publish};
+use tidemill_tests::mqtt::{Client, Connect, Level, Packet, Publish, encode};
+use tidemill_tests::wait;
+use tokio::net::TcpSocket;
 
-use super::{hub, reached};
+use super::{LIMIT, hub, reached};
+
+/// A QoS 1 PUBLISH of MQTT 5 with an alias for its topic, and no payload.
+fn aliased(topic: &str, id: u16, alias: u16) -> Vec<u8> {
+    let mut body = (topic.len() as u16).to_be_bytes().to_vec();
+    body.extend(topic.bytes());
+    body.extend(id.to_be_bytes());
+    // One property: Topic Alias.
+    body.extend([3, 0x23]);
+    body.extend(alias.to_be_bytes());
+    encode::packet(0x32, &body).to_vec()
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_too_large_is_refused_with_its_reason() {
@@ -123,4 +136,61 @@ async fn a_client_that_does_not_acknowledge_gets_no_more_than_the_window() {
     for number in 3..10 {
         assert_eq!(slow.message().await.payload, number.to_string());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_alias_over_the_highest_one_closes() {
+    for (highest, told) in [(2, Some(2)), (0, None)] {
+        let hub = hub(&format!("topic_alias_max: {highest}")).await;
+        let mut client = Client::connect(hub.mqtt(), &Connect::clean("client")).await;
+        assert_eq!(client.properties.number(0x22), told, "the Topic Alias Maximum");
+        for alias in 1..=highest {
+            client.writer.raw(&aliased("a", alias, alias)).await.unwrap();
+            assert_eq!(client.packet().await, Packet::PubAck { id: alias, reason: 0 });
+        }
+        assert_eq!(reached(&hub, "topic_alias_max").await, 0.0);
+        client.writer.raw(&aliased("a", 9, highest + 1)).await.unwrap();
+        assert_eq!(client.reader.until_closed().await, [Packet::Disconnect { reason: 0x94 }]);
+        assert_eq!(reached(&hub, "topic_alias_max").await, 1.0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_a_socket_is_bounded_and_the_rest_waits_in_the_log() {
+    const COUNT: u16 = 300;
+    const BYTES: usize = 100_000;
+    let hub = hub("out_buffer_bytes_max: 64KiB").await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(8 * 1024).unwrap();
+    let stream = socket.connect(hub.mqtt()).await.unwrap();
+    let mut deaf = Client::over(stream, &Connect::clean("deaf")).await;
+    let mut other = Client::connect(hub.mqtt(), &Connect::clean("other")).await;
+    deaf.subscribe(&[("a", 0)]).await;
+    other.subscribe(&[("a", 0)]).await;
+    // More than the buffers of both sockets hold.
+    let mut sender = Client::connect(hub.mqtt(), &Connect::clean("sender")).await;
+    for number in 0..COUNT {
+        let payload = [&number.to_be_bytes(), &[b'x'; BYTES][..]].concat();
+        sender.publish_acked(Publish::new("a", payload.clone(), 1, 1)).await;
+        assert_eq!(other.message().await.payload, payload, "others are served as ever");
+    }
+    let full = async || (reached(&hub, "out_buffer_bytes_max").await >= 1.0).then_some(());
+    wait::until("a buffer that is full", LIMIT, full).await;
+    let told: serde_json::Value = hub.json("/api/v1/clients/deaf").await;
+    let (waiting, lag) = (told["waiting_bytes"].as_u64().unwrap(), told["lag"].as_u64().unwrap());
+    // One message always fits.
+    assert!(waiting > 0 && waiting < 64 * 1024 + 2 * BYTES as u64, "{waiting} bytes wait");
+    assert!(lag > 0, "{told}");
+    // Nothing is lost, and what it says is heard when it has read what is there.
+    deaf.writer.ping().await.unwrap();
+    let mut numbers = Vec::new();
+    let mut answered = false;
+    while numbers.len() < usize::from(COUNT) || !answered {
+        match deaf.packet().await {
+            Packet::Publish { payload, .. } => numbers.push(u16::from_be_bytes([payload[0], payload[1]])),
+            Packet::PingResp => answered = true,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(numbers, (0..COUNT).collect::<Vec<_>>());
 }

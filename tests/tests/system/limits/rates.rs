@@ -70,3 +70,18 @@ async fn clients_of_a_listener_share_its_rate() {
     }
     assert_eq!(topics.iter().filter(|topic| *topic == "a").count(), 66);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_of_a_listener_share_its_bytes() {
+    let hub = hub("listener_bytes_per_s: 100KB, rate_burst: 500ms").await;
+    let mut a = Client::connect(hub.mqtt(), &Connect::clean("a")).await;
+    let mut b = Client::connect(hub.mqtt(), &Connect::clean("b")).await;
+    let began = Instant::now();
+    tokio::join!(publish_all(&mut a, "a", 15, 10_000), publish_all(&mut b, "b", 15, 10_000));
+    let took = began.elapsed();
+    // 50 KB at once, and what each was read with one call beyond that; the last reads are not waited for.
+    assert!(took >= Duration::from_millis(2_000), "300 KB in {took:?}");
+    assert!(reached(&hub, "listener_bytes_per_s").await >= 2.0, "both have waited");
+    assert_eq!(reached(&hub, "client_bytes_per_s").await, 0.0);
+    assert_eq!(hub.metrics().await.sum("tidemill_mqtt_published_total", &[]), Some(30.0), "none is lost");
+}
