@@ -14,6 +14,7 @@
 //! - `telemetry`: logs
 //! - `cli`: the commands
 //! - `demo`: a simulated fleet, and an exact account of what arrived
+//! - `memory`: what a process takes
 //! - `bench`: what the store does on this machine, and what a broker does under load
 
 pub mod api;
@@ -26,6 +27,7 @@ pub mod demo;
 pub mod flow;
 pub mod hub;
 pub mod identity;
+mod memory;
 pub mod message;
 pub mod mqtt;
 pub mod router;

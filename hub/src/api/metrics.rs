@@ -13,6 +13,7 @@ use tidemill_store::{ShardInfo, StoreError};
 
 use super::{State, health};
 use crate::delivery::State as TargetState;
+use crate::memory::Memory;
 use crate::telemetry;
 
 /// All numbers in Prometheus' text format.
@@ -181,16 +182,9 @@ fn bounds(state: &State) {
         gauge!("tidemill_limit", "name" => name.clone()).set(*limit);
     }
     gauge!("tidemill_http_tails").set(state.tails_max.saturating_sub(state.tails.available_permits()) as f64);
-    if let Some(bytes) = resident_bytes() {
-        gauge!("process_resident_memory_bytes").set(bytes as f64);
+    if let Some(memory) = Memory::own() {
+        gauge!("process_resident_memory_bytes").set(memory.resident_bytes as f64);
     }
-}
-
-/// Memory of this process that is in RAM, as the system counts it.
-fn resident_bytes() -> Option<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
-    Some(pages * rustix::param::page_size() as u64)
 }
 
 fn mqtt(state: &State) {

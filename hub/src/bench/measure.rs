@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Advice, SeekFrom, fadvise, seek};
 
 use super::{Error, Result};
+use crate::memory::{self, Memory};
 
 /// The middle of the values; of an even number of them, the mean of the two in the middle.
 pub(super) fn median(values: &[f64]) -> f64 {
@@ -35,7 +36,7 @@ pub(super) fn busy() -> Option<String> {
 
 /// Resident memory of this process in bytes.
 pub(super) fn resident() -> Result<u64> {
-    resident_in("/proc/self/statm")
+    resident_in(memory::OWN)
 }
 
 /// Resident memory of another process in bytes.
@@ -45,9 +46,9 @@ pub(super) fn resident_of(pid: u32) -> Result<u64> {
 
 fn resident_in(path: &str) -> Result<u64> {
     let statm = about_process(path)?;
-    let pages = statm.split_whitespace().nth(1).and_then(|field| field.parse::<u64>().ok());
-    let pages = pages.ok_or_else(|| Error::Other(format!("{path} says `{}`", statm.trim())))?;
-    Ok(pages * rustix::param::page_size() as u64)
+    let memory =
+        Memory::parse(&statm).ok_or_else(|| Error::Other(format!("{path} says `{}`", statm.trim())))?;
+    Ok(memory.resident_bytes)
 }
 
 /// Processor time that all threads of a process have used.

@@ -28,6 +28,8 @@ macro_rules! tallied {
             /// How often each limit was reached.
             reached: Box<[Counter]>,
             lag_skipped: (AtomicU64, Counter),
+            /// Connections opened, whatever became of them.
+            opened: (AtomicU64, Counter),
             /// The most connections there were.
             connections_most: AtomicUsize,
             /// Persistent sessions that have expired.
@@ -52,6 +54,10 @@ macro_rules! tallied {
                     "tidemill_mqtt_lag_skipped_total",
                     "Messages that slow subscribers did not get because lag_policy is skip"
                 );
+                metrics::describe_counter!(
+                    "tidemill_mqtt_opened_total",
+                    "Connections opened, refused ones included"
+                );
                 let reached = Limit::ALL.iter();
                 Counters {
                     sessions: AtomicUsize::new(0),
@@ -59,6 +65,7 @@ macro_rules! tallied {
                         .map(|limit| metrics::counter!("tidemill_mqtt_limit_reached_total", "limit" => limit.key()))
                         .collect(),
                     lag_skipped: (AtomicU64::new(0), metrics::counter!("tidemill_mqtt_lag_skipped_total")),
+                    opened: (AtomicU64::new(0), metrics::counter!("tidemill_mqtt_opened_total")),
                     connections_most: AtomicUsize::new(0),
                     sessions_expired: AtomicU64::new(0),
                     subscriptions: AtomicUsize::new(0),
@@ -93,6 +100,8 @@ macro_rules! tallied {
             pub persistent_sessions: u64,
             /// Such sessions that have expired.
             pub sessions_expired: u64,
+            /// Connections opened, whatever became of them.
+            pub opened: u64,
             /// The most connections there were at a time.
             pub connections_most: u64,
             /// Subscriptions now, those of sessions without a connection included.
@@ -111,6 +120,7 @@ macro_rules! tallied {
                     sessions: sessions as u64,
                     persistent_sessions: self.sessions.load(Ordering::Relaxed) as u64,
                     sessions_expired: self.sessions_expired.load(Ordering::Relaxed),
+                    opened: self.opened.0.load(Ordering::Relaxed),
                     connections_most: self.connections_most.load(Ordering::Relaxed) as u64,
                     subscriptions: self.subscriptions.load(Ordering::Relaxed) as u64,
                     lag_skipped: self.lag_skipped.0.load(Ordering::Relaxed),
@@ -127,8 +137,12 @@ tallied! {
     accepted "Connections accepted with a CONNACK";
     /// Messages from clients that were stored.
     published "Messages from clients that were stored";
+    /// Bytes of the payloads of messages from clients that were stored.
+    published_bytes "Bytes of the payloads of messages from clients that were stored";
     /// Messages written to clients, repeated ones included.
     delivered "Messages written to clients, repeated ones included";
+    /// Bytes of the payloads of messages written to clients, repeated ones included.
+    delivered_bytes "Bytes of the payloads of messages written to clients, repeated ones included";
     /// Messages written to clients again.
     resent "Messages written to clients again";
     /// Messages not delivered because they had expired.
@@ -201,6 +215,12 @@ impl Counters {
     /// Gives the place of a persistent session back.
     pub(super) fn forget_session(&self) {
         self.sessions.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// A connection was opened.
+    pub(super) fn open(&self) {
+        self.opened.0.fetch_add(1, Ordering::Relaxed);
+        self.opened.1.increment(1);
     }
 
     /// Takes the place of one connection, if there is one within `max`.

@@ -1,6 +1,7 @@
 //! `$SYS/broker/…`: what dashboards made for mosquitto find, and that nothing is written when nobody listens.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::Duration;
 
 use tidemill_tests::mqtt::{Client, Connect, Packet, Publish};
@@ -9,6 +10,47 @@ use tidemill_tests::services::mosquitto::{Version, subscribe_once};
 use tidemill_tests::wait;
 
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// What mosquitto 2.0 publishes below `$SYS/broker/`, but for what is said of each of its bridges.
+const MOSQUITTO: &[&str] = &[
+    "bytes/received",
+    "bytes/sent",
+    "clients/active",
+    "clients/connected",
+    "clients/disconnected",
+    "clients/expired",
+    "clients/inactive",
+    "clients/maximum",
+    "clients/total",
+    "heap/current",
+    "heap/maximum",
+    "messages/received",
+    "messages/sent",
+    "messages/stored",
+    "publish/bytes/received",
+    "publish/bytes/sent",
+    "publish/messages/dropped",
+    "publish/messages/received",
+    "publish/messages/sent",
+    "retained messages/count",
+    "store/messages/bytes",
+    "store/messages/count",
+    "subscriptions/count",
+    "uptime",
+    "version",
+];
+/// The same below `load/`, each over one, five and fifteen minutes.
+const MOSQUITTO_LOADS: &[&str] = &[
+    "bytes/received",
+    "bytes/sent",
+    "connections",
+    "messages/received",
+    "messages/sent",
+    "publish/dropped",
+    "publish/received",
+    "publish/sent",
+    "sockets",
+];
 
 /// A hub that publishes every second.
 async fn hub(rules: &str) -> Tidemill {
@@ -75,10 +117,17 @@ async fn nothing_is_written_for_nobody_and_everything_for_a_dashboard() {
     {
         assert!(value(name).parse::<u64>().unwrap() > 0, "{name}");
     }
-    for minutes in ["1min", "5min", "15min"] {
-        assert!(value(&format!("load/messages/received/{minutes}")).parse::<f64>().is_ok());
-        assert!(value(&format!("load/connections/{minutes}")).parse::<f64>().is_ok());
-    }
+    // The payload above and none of the hub's own; everything that was sent is more than its payloads.
+    assert_eq!(value("publish/bytes/received"), "1");
+    let number = |name: &str| value(name).parse::<u64>().unwrap();
+    assert!(number("publish/bytes/sent") > 0 && number("publish/bytes/sent") < number("bytes/sent"));
+    assert!(number("heap/current") > 1_000_000 && number("heap/maximum") >= number("heap/current"));
+    let anonymous = hub.memory().anonymous_kib * 1024;
+    assert!(
+        number("heap/current").abs_diff(anonymous) < anonymous / 2,
+        "{anonymous}: {}",
+        value("heap/current")
+    );
     everything.nothing_comes().await;
 
     // Who listened has gone, and its queue with it.
@@ -93,6 +142,36 @@ async fn nothing_is_written_for_nobody_and_everything_for_a_dashboard() {
     let again = listen(&hub, "$SYS/broker/uptime", "2").await;
     let [(_, stale), (_, fresh)] = again.as_slice() else { panic!("{again:?}") };
     assert_ne!(stale, fresh);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_that_mosquitto_tells_is_told() {
+    let hub = hub("").await;
+    let loads = MOSQUITTO_LOADS.iter().flat_map(|name| ["1min", "5min", "15min"].map(|over| (name, over)));
+    let loads = loads.map(|(name, over)| format!("load/{name}/{over}"));
+    let wanted = MOSQUITTO.iter().map(|&name| name.to_owned()).chain(loads);
+    let mut wanted: Vec<String> = wanted.map(|name| format!("$SYS/broker/{name}")).collect();
+    wanted.sort();
+    // All at once, whether anything has happened or not.
+    let told = listen(&hub, "$SYS/#", &wanted.len().to_string()).await;
+    let mut topics: Vec<String> = told.iter().map(|(topic, _)| topic.clone()).collect();
+    topics.sort();
+    assert_eq!(topics, wanted);
+    for (topic, value) in &told {
+        let is_text = ["$SYS/broker/version", "$SYS/broker/uptime"].contains(&&**topic);
+        assert!(is_text || value.parse::<f64>().is_ok(), "{topic} is {value}");
+    }
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let section =
+        page.split("\n## $SYS topics\n").nth(1).and_then(|after| after.split("\n## ").next()).unwrap();
+    for name in MOSQUITTO {
+        let ways = [format!("| `{name}`"), format!(", `{name}`"), format!("`$SYS/broker/{name}`")];
+        assert!(ways.iter().any(|way| section.contains(way)), "{name}");
+    }
+    for name in MOSQUITTO_LOADS {
+        assert!(section.contains(&format!("`load/{name}`")), "{name}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -39,6 +39,8 @@ pub(super) struct Pending {
     pub(super) receipt: Option<Receipt>,
     acks: Vec<AckDue>,
     records: u64,
+    /// Of its records, together.
+    payload_bytes: u64,
     /// A place in the log before its records, if the session's document will have to account for some.
     pub(super) mark: Option<Mark>,
 }
@@ -287,6 +289,7 @@ impl Connection {
         let batch = std::mem::take(&mut self.batch);
         let acks = std::mem::take(&mut self.batch_acks);
         let records = batch.len() as u64;
+        let payload_bytes = batch.iter().map(|record| record.payload.len() as u64).sum();
         let new_qos_2 = acks.iter().any(AckDue::is_new_qos_2);
         let mark = (new_qos_2 && self.session.is_persistent()).then(|| {
             self.hold();
@@ -299,13 +302,19 @@ impl Connection {
                 Ok(receipt) => Some(receipt),
                 Err(error) => {
                     self.pending_acks += acks.len();
-                    self.pending.push_back(Pending { receipt: None, acks, records: 0, mark: None });
+                    self.pending.push_back(Pending {
+                        receipt: None,
+                        acks,
+                        records: 0,
+                        payload_bytes: 0,
+                        mark: None,
+                    });
                     return self.fail_last(&error);
                 }
             }
         };
         self.pending_acks += acks.len();
-        self.pending.push_back(Pending { receipt, acks, records, mark });
+        self.pending.push_back(Pending { receipt, acks, records, payload_bytes, mark });
         Ok(())
     }
 
@@ -344,6 +353,7 @@ impl Connection {
         let outcome = match stored {
             Ok(appended) => {
                 self.tally.published += first.records;
+                self.tally.published_bytes += first.payload_bytes;
                 if let Some(Appended { sequence, .. }) = appended {
                     self.session.inbound.account_to(sequence + first.records);
                 }

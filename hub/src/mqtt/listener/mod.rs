@@ -183,6 +183,7 @@ fn accept_one(socket: &std::net::TcpListener) -> io::Result<(std::net::TcpStream
 
 /// Gives an accepted connection to a thread, if there is room for it.
 fn admit(stream: std::net::TcpStream, peer: Peer, shared: &Arc<Shared>, threads: &Threads) {
+    shared.counters.open();
     let place = match Place::take(shared, &peer.listener) {
         Ok(place) => place,
         Err(limit) => return refuse::refuse(stream, &peer, limit, shared, threads),

@@ -11,7 +11,7 @@ const MINUTES: [u32; 3] = [1, 5, 15];
 type Count = fn(&BrokerStats) -> u64;
 
 /// What is averaged: its name below `$SYS/broker/load/`, and the count that it grows with.
-const SOURCES: [(&str, Count); 8] = [
+const SOURCES: [(&str, Count); 9] = [
     ("messages/received", |stats| stats.packets_in),
     ("messages/sent", |stats| stats.packets_out),
     ("publish/received", |stats| stats.published),
@@ -20,6 +20,7 @@ const SOURCES: [(&str, Count); 8] = [
     ("bytes/received", |stats| stats.bytes_in),
     ("bytes/sent", |stats| stats.bytes_out),
     ("connections", |stats| stats.accepted),
+    ("sockets", |stats| stats.opened),
 ];
 
 /// Averages that forget exponentially, as those of a Unix system do.

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use self::load::Loads;
-use self::values::{RETAINED, values};
+use self::values::{Heap, RETAINED, values};
 use super::codec::Qos;
 use super::shared::{Phase, Shared};
 use crate::message::{self, Properties};
@@ -63,6 +63,7 @@ struct Teller {
     shared: Arc<Shared>,
     began: Instant,
     loads: Loads,
+    heap: Heap,
     /// What was published last, of topics that somebody wants.
     last: HashMap<ByteString, Bytes>,
     /// How many retained messages there were, and when to count them again.
@@ -73,12 +74,13 @@ impl Teller {
     fn new(shared: Arc<Shared>) -> Self {
         let now = Instant::now();
         let loads = Loads::new(&shared.counters.stats(0), now);
-        Teller { shared, began: now, loads, last: HashMap::new(), retained: None }
+        Teller { shared, began: now, loads, heap: Heap::default(), last: HashMap::new(), retained: None }
     }
 
     /// Publishes what has changed and is wanted; of that only what was never published if somebody has just `asked`.
     async fn tell(&mut self, asked: bool) -> Result<(), StoreError> {
-        let mut found = values(&self.shared, self.began.elapsed(), &self.loads);
+        self.heap.look();
+        let mut found = values(&self.shared, self.began.elapsed(), &self.loads, &self.heap);
         if self.shared.store.takes(RETAINED) {
             let count = self.retained_count().await?;
             found.push((RETAINED.into(), count.to_string()));

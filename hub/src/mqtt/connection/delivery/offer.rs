@@ -118,6 +118,7 @@ impl Connection {
         self.delivery.aliases.sent(head);
         self.tally.packets_out += 1;
         self.tally.delivered += 1;
+        self.tally.delivered_bytes += payload.len() as u64;
         Ok(())
     }
 }
