@@ -1,10 +1,12 @@
 //! What MQTT is spoken over, with other people's clients and with bytes of our own.
 //!
 //! # Layout
+//! - [`identity`] who a certificate says somebody is, and rules about that
 //! - [`tls`] TLS, certificates of clients, certificates that are replaced
 //! - [`websocket`] WebSocket, with TLS and without
 //! - [`proxy`] a load balancer in front
 
+mod identity;
 mod proxy;
 mod tls;
 mod websocket;
@@ -43,6 +45,11 @@ impl Site {
     /// Starts a hub with these entries of `mqtt.listeners`, one a line. In them, `TLS` is the hub's certificate, and `MUTUAL` it
     /// and a demand for one of the client.
     async fn start(listeners: &[&str]) -> Site {
+        Self::start_with(listeners, "").await
+    }
+
+    /// [`Site::start`] with further sections of the configuration.
+    async fn start_with(listeners: &[&str], sections: &str) -> Site {
         let dir = TempDir::new().unwrap();
         let (servers, devices) = (Authority::new("servers"), Authority::new("devices"));
         servers.server(1).write(dir.path(), "server");
@@ -57,6 +64,7 @@ impl Site {
             let line = format!("    - {{ name: listener-{at}, address: \"127.0.0.1:0\"{listener} }}\n");
             configuration.push_str(&line);
         }
+        configuration.push_str(sections);
         Site { hub: Tidemill::start_configured(dir, &configuration).await, servers, devices }
     }
 

@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 
 use serde::Deserialize;
 use tidemill_tests::mqtt::{Client, Connect};
+use tidemill_tests::services::tidemill::tidemill;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
+use super::websocket::{bytes_of, open};
 use super::{Site, Trickle, closed, works};
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -60,6 +62,17 @@ async fn the_address_is_the_clients_own() {
     let mut tls = Client::over(tls, &Connect::clean("tls")).await;
     works(&mut tls, "tls").await;
     assert_eq!(shown(&site, "tls").await, (CLIENT.to_owned(), "listener-1".to_owned()));
+    // All layers at once, as the command shows it.
+    let all = site.tls_over(Trickle(sent(site.tcp(2).await, &known()).await), None).await.unwrap();
+    let mut all = Client::over(bytes_of(open(all).await), &Connect::clean("all")).await;
+    works(&mut all, "all").await;
+    assert_eq!(shown(&site, "all").await, (CLIENT.to_owned(), "listener-2".to_owned()));
+    let http = site.hub.http().to_string();
+    for arguments in [&["show", "all"][..], &["list", "--prefix", "all"]] {
+        let arguments = [&["clients"], arguments, &["--http", &http]].concat();
+        let told = tidemill(site.hub.dir(), &arguments).await;
+        assert!(told.status.success() && told.stdout.contains(CLIENT), "{}", told.output());
+    }
     // The load balancer for itself, and one that does not know.
     for (name, header) in [("local", header(LOCAL, 0, &[])), ("unknown", header(PROXY, 0, &[]))] {
         let stream = site.tcp(0).await;

@@ -1,6 +1,7 @@
 //! TLS: with and without certificates of clients, and certificates that are replaced while it runs.
 
 use tidemill_tests::mqtt::{Client, Connect};
+use tidemill_tests::pki::Authority;
 use tidemill_tests::services::mosquitto::{Subscriber, Version, publish, subscribe_once};
 use tidemill_tests::services::tidemill::tidemill;
 use tidemill_tests::wait;
@@ -160,8 +161,17 @@ async fn certificates_are_replaced_while_connections_go_on() {
     wait::until("the failure", LIMIT, async || (reloads(&site, "failed").await > failed).then_some(())).await;
     assert_eq!(serial(&site.tls(0).await), 2);
     assert!(site.hub.log().contains("certificates are not reloaded"), "{}", site.hub.log());
+    // Nor does a good one without its key.
+    let (third, fourth) = (site.servers.server(3), site.servers.server(4));
+    let failed = reloads(&site, "failed").await;
+    std::fs::write(dir.join("server.pem"), &fourth.certificate).unwrap();
+    wait::until("another failure", LIMIT, async || (reloads(&site, "failed").await > failed).then_some(()))
+        .await;
+    assert_eq!(serial(&site.tls(0).await), 2);
+    works(&mut old, "old-after-bad-ones").await;
+    works(&mut Client::over(site.tls(0).await, &Connect::clean("new")).await, "new-after-bad-ones").await;
     // And on SIGHUP.
-    site.servers.server(3).write(&dir, "server");
+    third.write(&dir, "server");
     site.hub.reload();
     wait::until("the third certificate", LIMIT, async || (serial(&site.tls(0).await) == 3).then_some(()))
         .await;
@@ -171,4 +181,30 @@ async fn certificates_are_replaced_while_connections_go_on() {
         .sum("tidemill_mqtt_certificate_expiry_timestamp_seconds", &[("listener", "listener-0")])
         .unwrap();
     assert!(expiry > 1e9, "{expiry}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whom_the_hub_trusts_is_replaced_while_connections_go_on() {
+    let site = Site::start(&[", MUTUAL"]).await;
+    let dir = site.hub.dir().to_owned();
+    let connect = async |identity, name: &str| {
+        let tls = site.tls_over(site.tcp(0).await, Some(identity)).await?;
+        Client::try_over(tls, &Connect::clean(name)).await
+    };
+    let (one, two) = (site.devices.device("car-1", 1), site.devices.device("car-2", 2));
+    let mut first = connect(&one, "first").await.unwrap();
+    std::fs::write(dir.join("revoked.pem"), site.devices.revoke(&[1])).unwrap();
+    let refused = async || connect(&one, "again").await.is_err().then_some(());
+    wait::until("the certificate to count no more", LIMIT, refused).await;
+    works(&mut first, "first").await;
+    works(&mut connect(&two, "second").await.unwrap(), "second").await;
+
+    let others = Authority::new("others");
+    std::fs::write(dir.join("revoked.pem"), others.revoke(&[])).unwrap();
+    std::fs::write(dir.join("devices.pem"), others.pem()).unwrap();
+    let three = others.device("car-3", 3);
+    let let_in = async || connect(&three, "third").await.ok();
+    works(&mut wait::until("the other authority", LIMIT, let_in).await, "third").await;
+    assert!(connect(&two, "second").await.is_err(), "the old authority still counts");
+    works(&mut first, "still-first").await;
 }
