@@ -14,7 +14,7 @@
 //! - [`restart`] a graceful stop and a start in place
 //! - [`killed`] what a client is owed when the hub is killed
 //! - [`refusals`] bad input
-//! - [`examples`] the examples
+//! - [`examples`] the examples; [`charging_stations`] the one with TLS and access rules
 //! - [`transports`] TLS, WebSocket, the PROXY protocol
 //! - [`bench`] `tidemill bench`
 //! - [`topic_alias`] topics sent as numbers
@@ -24,6 +24,7 @@
 
 mod access;
 mod bench;
+mod charging_stations;
 mod cli;
 mod clients;
 mod delivery;

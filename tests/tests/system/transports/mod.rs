@@ -9,7 +9,7 @@
 mod identity;
 mod proxy;
 mod tls;
-mod websocket;
+pub(crate) mod websocket;
 
 use std::io;
 use std::net::SocketAddr;

@@ -33,12 +33,12 @@ async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(socket)
 }
 
-pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> WebSocketStream<S> {
+pub(crate) async fn open<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> WebSocketStream<S> {
     ask(stream, "/mqtt", &[("sec-websocket-protocol", "mqtt")]).await.unwrap()
 }
 
 /// The bytes in the frames.
-pub(super) fn bytes_of<S>(socket: WebSocketStream<S>) -> DuplexStream
+pub(crate) fn bytes_of<S>(socket: WebSocketStream<S>) -> DuplexStream
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
