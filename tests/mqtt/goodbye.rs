@@ -1,5 +1,7 @@
 //! DISCONNECT (3.14) and errors (4.13 in 5.0, 4.8 in 3.1.1).
 
+use std::time::Duration;
+
 use tidemill_tests::mqtt::Level;
 
 use crate::hubs::{hub, hub_with};
@@ -107,6 +109,32 @@ async fn an_error_closes_its_own_connection_only() {
             wire.closed_with(0x81).await;
         }
         other.silent().await;
+    }
+}
+
+#[tokio::test]
+async fn who_sends_on_after_an_error_still_gets_what_was_sent_before_it_and_the_reason() {
+    // More than a client's socket takes, less than the hub's buffers hold.
+    const MESSAGES: usize = 30;
+    let payload = [b'x'; 8 << 10];
+    let hub = hub().await;
+    for level in BOTH {
+        let topic = at(level, "goodbye/unread");
+        let mut wire = Wire::connect(&hub, level, &at(level, "goodbye-unread")).await;
+        wire.subscribe(&topic, 0).await;
+        let mut other = Wire::connect(&hub, level, &at(level, "goodbye-unread-other")).await;
+        other.subscribe(&topic, 0).await;
+        for _ in 0..MESSAGES {
+            other.publish(publish(&topic, payload)).await;
+            other.message().await;
+        }
+        // Far more than is read at once: most of it is unread when the hub ends the connection.
+        wire.send(&bytes().raw(b"\x00\x00").raw(vec![0; 200 << 10])).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        for _ in 0..MESSAGES {
+            assert_eq!(wire.message().await.payload.len(), payload.len());
+        }
+        wire.closed_with(0x81).await;
     }
 }
 

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use tempfile::TempDir;
 use tidemill_tests::mqtt::Level;
+use tidemill_tests::scram::{METHOD, Proof};
 use tidemill_tests::services::Tidemill;
+use tidemill_tests::services::tidemill::passwd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -19,8 +22,14 @@ const CLOSE: u8 = 0x88;
 
 async fn hub() -> Tidemill {
     let dir = tempfile::Builder::new().prefix("tidemill-hub-").tempdir().expect("a temporary folder");
+    hub_in(dir, "").await
+}
+
+/// A hub with this beside the listener in its configuration.
+async fn hub_in(dir: TempDir, more: &str) -> Tidemill {
     let listener = r#"{ name: web, address: "127.0.0.1:0", protocol: websocket }"#;
-    Tidemill::start_configured(dir, &format!("flush: async\nmqtt: {{ listeners: [ {listener} ] }}\n")).await
+    let mqtt = format!("mqtt: {{ listeners: [ {listener} ] }}\n");
+    Tidemill::start_configured(dir, &format!("flush: async\n{mqtt}{more}")).await
 }
 
 /// A connection that has become a WebSocket.
@@ -147,6 +156,32 @@ async fn frames_that_are_not_binary_close_the_connection() {
         let end = timeout(LIMIT, web.0.read_to_end(&mut rest)).await.expect("the end of the connection");
         assert!(end.is_err() || rest.is_empty(), "{rest:x?}");
     }
+}
+
+#[tokio::test]
+async fn an_authentication_goes_to_and_fro_in_it() {
+    let dir = tempfile::Builder::new().prefix("tidemill-hub-").tempdir().expect("a temporary folder");
+    passwd(dir.path(), "bob", "secret", &[]);
+    let users = "access: { authentication: [ { name: users, passwords: { file: passwords } } ] }\n";
+    let hub = hub_in(dir, users).await;
+    let mut proof = Proof::new("bob", "secret");
+    let said = |data: &[u8]| {
+        let method = bytes().u8(property::AUTHENTICATION_METHOD).text(METHOD);
+        method.raw(bytes().u8(property::AUTHENTICATION_DATA).text(data))
+    };
+    let mut web = Web::open(&hub).await;
+    let first = connect(Level::V5, "websocket-auth").with(&said(&proof.say(None)));
+    web.frame(BINARY, &first.bytes()).await;
+    let (first, challenge) = web.next().await;
+    assert_eq!((first, challenge[0]), (BINARY, 0xf0), "{challenge:x?}");
+    let asked = Answer::read(Level::V5, &challenge);
+    assert_eq!(asked.reason, 0x18);
+    let asked = asked.properties.one(property::AUTHENTICATION_DATA).expect("a challenge").to_vec();
+    let answer = bytes().u8(0x18).section(&said(&proof.say(Some(Cut(&asked).text())))).packet(0xf0);
+    web.frame(BINARY, &answer).await;
+    let (first, connack) = web.next().await;
+    assert_eq!(first, BINARY, "no end of the WebSocket");
+    assert_eq!(Connack::read(Level::V5, &connack).reason, 0);
 }
 
 #[tokio::test]

@@ -66,6 +66,15 @@ impl Client {
         Ok(Self::halves(read, write, level))
     }
 
+    /// [`Client::open`] over what is open already: TLS, a WebSocket.
+    pub fn open_over(
+        stream: impl AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
+        level: Level,
+    ) -> (Writer, Reader) {
+        let (read, write) = tokio::io::split(stream);
+        Self::halves(read, write, level)
+    }
+
     fn halves(
         read: impl AsyncRead + Send + Sync + Unpin + 'static,
         write: impl AsyncWrite + Send + Sync + Unpin + 'static,
@@ -76,14 +85,13 @@ impl Client {
         (writer, reader)
     }
 
-    /// Connects over what is open already: TLS, a WebSocket. An error when the server refuses or says something else
+    /// Connects over what is open already. An error when the server refuses or says something else
     /// than CONNACK.
     pub async fn try_over(
         stream: impl AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
         connect: &Connect,
     ) -> io::Result<Client> {
-        let (read, write) = tokio::io::split(stream);
-        let (writer, reader) = Self::halves(read, write, connect.level);
+        let (writer, reader) = Self::open_over(stream, connect.level);
         Self::begin(writer, reader, connect).await
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::warn;
 
 use super::super::codec::{Disconnect, DisconnectProperties, Packet, ReasonCode, Version};
@@ -19,6 +19,8 @@ use super::{Connection, Output};
 
 /// How long the last packets may take to be written.
 const LAST_WRITE_MAX: Duration = Duration::from_millis(500);
+/// How long a client that was told why may take to end the connection.
+const LINGER_MAX: Duration = Duration::from_millis(500);
 /// How long receipts of what the client sent last may take.
 const LAST_RECEIPTS_MAX: Duration = Duration::from_secs(5);
 
@@ -116,8 +118,9 @@ impl Connection {
         self.leave_queues();
         self.session.inbound.disconnect();
         self.shared.counters.add(&mut self.tally);
+        let told = close.reason().is_some() && self.output.is_empty();
         match close {
-            Close::TakenOver(reply) => self.hand_over(reply).await,
+            Close::TakenOver(reply) => self.hand_over(reply),
             Close::Kicked(Kick { end_session, done }) => {
                 if end_session {
                     self.session.expiry_s = 0;
@@ -127,6 +130,10 @@ impl Connection {
                 let _ = done.send(());
             }
             _ => self.put_down().await,
+        }
+        // Last, so that nobody who wants the session waits for a client that is gone.
+        if told {
+            linger(&mut self.stream).await;
         }
     }
 
@@ -151,7 +158,7 @@ impl Connection {
                 self.send(&Packet::Disconnect(Disconnect { reason, properties: Default::default() }));
             }
         }
-        self.tally.bytes_out += write_out(&mut self.stream, &mut self.output).await;
+        self.tally.bytes_out += write_last(&mut self.stream, &mut self.output).await;
     }
 
     /// Takes the watches and memberships away.
@@ -167,7 +174,7 @@ impl Connection {
     }
 
     /// Gives the session to the connection that wants it. If that one is gone in the meantime, it stays here.
-    async fn hand_over(mut self: Box<Self>, reply: oneshot::Sender<Session>) {
+    fn hand_over(&mut self, reply: oneshot::Sender<Session>) {
         self.session.offline_since_ms = Some(now_ms());
         self.mail.close();
         let empty = Session::new(self.session.client.clone(), 0);
@@ -179,7 +186,7 @@ impl Connection {
     }
 
     /// Writes the session down, or ends it.
-    async fn put_down(mut self: Box<Self>) {
+    async fn put_down(&mut self) {
         let shared = std::sync::Arc::clone(&self.shared);
         let client = self.session.client.clone();
         // Whoever takes the session over holds the gate and waits for us.
@@ -190,7 +197,7 @@ impl Connection {
             // unread, when something else ended the connection.
             self.mail.look();
             if let Some(reply) = self.mail.taken_over() {
-                return self.hand_over(reply).await;
+                return self.hand_over(reply);
             }
             tokio::select! {
                 gate = &mut gate => break gate,
@@ -224,17 +231,35 @@ impl Drop for Connection {
     }
 }
 
-/// Writes what is left to be written, and that it was the last, for a short while; how many bytes that was.
+/// Writes what is left to be written, for a short while; how many bytes that was.
 pub(super) async fn write_out(stream: &mut Transport, output: &mut Output) -> u64 {
+    write_until(stream, output, Instant::now() + LAST_WRITE_MAX).await
+}
+
+/// The same, and that it was the last.
+pub(super) async fn write_last(stream: &mut Transport, output: &mut Output) -> u64 {
     let until = Instant::now() + LAST_WRITE_MAX;
+    let written = write_until(stream, output, until).await;
+    if output.is_empty() {
+        stream.close();
+        write_until(stream, output, until).await;
+        stream.end_writing();
+    }
+    written
+}
+
+/// Waits until the client ends the connection as well, for a short while: closed before, with something unread, it
+/// would take from the client what it was sent last (RFC 1122, 4.2.2.13).
+pub(super) async fn linger(stream: &mut Transport) {
+    // Whoever does not end it in time is closed all the same.
+    let _ = timeout(LINGER_MAX, stream.discard()).await;
+}
+
+async fn write_until(stream: &mut Transport, output: &mut Output, until: Instant) -> u64 {
     let mut written = 0;
-    let mut closing = false;
     while let Ok(count) = output.write(stream) {
         written += count as u64;
-        if output.is_empty() && !closing {
-            closing = true;
-            stream.close();
-        } else if output.is_empty() && !stream.has_unsent()
+        if output.is_empty() && !stream.has_unsent()
             || !matches!(timeout_at(until, stream.ready(Interest::WRITABLE)).await, Ok(Ok(_)))
         {
             break;

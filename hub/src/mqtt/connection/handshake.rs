@@ -23,7 +23,7 @@ use super::super::shared::{Shared, now_ms};
 use super::super::transport::{Transport, establish};
 use super::admission::{Admitted, admit};
 use super::bounds::Bounds;
-use super::close::write_out;
+use super::close::{linger, write_last};
 use super::delivery::Delivery;
 use super::inbound::plain_properties;
 use super::review::not_allowed;
@@ -170,7 +170,8 @@ async fn refuse(stream: &mut Transport, version: Version, refusal: &Refusal, roo
     for properties in [properties, ConnackProperties::default()] {
         let connack = Connack { session_present: false, reason: refusal.reason, properties };
         if let Ok(true) = output.packet_within(&Packet::Connack(Box::new(connack)), version, room) {
-            write_out(stream, &mut output).await;
+            write_last(stream, &mut output).await;
+            linger(stream).await;
             return;
         }
     }

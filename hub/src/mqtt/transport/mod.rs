@@ -36,6 +36,9 @@ pub(super) use self::establish::establish;
 use self::layered::Layered;
 use self::tls::Tls;
 
+/// Bytes that are discarded with one call.
+const DISCARD_BYTES: usize = 4 << 10;
+
 /// See the module's text.
 pub(crate) enum Transport {
     /// The socket, and nothing on it.
@@ -74,19 +77,24 @@ impl Transport {
         }
     }
 
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Transport::Tcp(socket) => socket,
+            Transport::Layered(layered) => layered.socket(),
+        }
+    }
+
     /// Waits until something of `interest` can perhaps be done.
     pub(crate) async fn ready(&mut self, interest: Interest) -> io::Result<Ready> {
-        let socket = match self {
-            Transport::Tcp(socket) => socket,
-            Transport::Layered(layered) => {
-                if interest.is_readable() && !layered.is_drained() {
-                    // What has come is in memory. Others get their turn all the same, as they do when a socket is asked.
-                    tokio::task::coop::consume_budget().await;
-                    return Ok(Ready::READABLE);
-                }
-                layered.socket()
-            }
-        };
+        if let Transport::Layered(layered) = self
+            && interest.is_readable()
+            && !layered.is_drained()
+        {
+            // What has come is in memory. Others get their turn all the same, as they do when a socket is asked.
+            tokio::task::coop::consume_budget().await;
+            return Ok(Ready::READABLE);
+        }
+        let socket = self.socket();
         // Asked for each direction, which keeps nothing between polls: an idle connection rests here.
         poll_fn(|context| {
             let mut ready = Ready::EMPTY;
@@ -138,6 +146,25 @@ impl Transport {
     pub(crate) fn close(&mut self) {
         if let Transport::Layered(layered) = self {
             layered.close();
+        }
+    }
+
+    /// Ends the direction to the client, so that it reads an end behind what was written.
+    pub(crate) fn end_writing(&self) {
+        // A socket whose other end is gone needs no end.
+        let _ = rustix::net::shutdown(self.socket(), rustix::net::Shutdown::Write);
+    }
+
+    /// Reads until the client ends its direction as well, and looks at none of it.
+    pub(crate) async fn discard(&self) {
+        let socket = self.socket();
+        let mut room = [0; DISCARD_BYTES];
+        while socket.readable().await.is_ok() {
+            match socket.try_read(&mut room) {
+                Ok(0) => return,
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
+                _ => {}
+            }
         }
     }
 }

@@ -2,8 +2,12 @@
 
 use tidemill_tests::mqtt::encode::auth;
 use tidemill_tests::mqtt::{Client, Connect, Level, Packet, Reader, Writer};
+use tidemill_tests::pki::Authority;
 use tidemill_tests::scram::{METHOD, Proof};
 use tidemill_tests::services::Tidemill;
+use tidemill_tests::services::tidemill::passwd;
+use tokio::net::TcpStream;
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::{connack, hub};
 
@@ -25,10 +29,18 @@ async fn challenge(reader: &mut Reader) -> String {
 
 /// Connects as far as to the packet that ends the authentication.
 async fn prove(hub: &Tidemill, user: &str, password: &str) -> (Writer, Reader, Proof, Packet) {
+    prove_over(Client::open(hub.mqtt(), Level::V5).await.unwrap(), user, password).await
+}
+
+/// [`prove`] over a connection.
+async fn prove_over(
+    (mut writer, mut reader): (Writer, Reader),
+    user: &str,
+    password: &str,
+) -> (Writer, Reader, Proof, Packet) {
     let mut proof = Proof::new(user, password);
     let first = proof.say(None);
     let connect = Connect::clean("c").method(METHOD, Some(&first));
-    let (mut writer, mut reader) = Client::open(hub.mqtt(), Level::V5).await.unwrap();
     writer.raw(&connect.encode()).await.unwrap();
     let challenge = challenge(&mut reader).await;
     let last = proof.say(Some(challenge.as_bytes()));
@@ -75,6 +87,26 @@ async fn a_client_proves_that_it_knows_the_password_and_so_does_the_server() {
     }
     let (.., end) = prove(&hub, "a,b=c", "x").await;
     assert!(matches!(end, Packet::ConnAck { reason: 0, .. }), "{end:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_tls_too() {
+    let dir = tempfile::Builder::new().prefix("tidemill-access-").tempdir().unwrap();
+    passwd(dir.path(), "bob", "secret", &[]);
+    let servers = Authority::new("servers");
+    servers.server(1).write(dir.path(), "server");
+    let listener =
+        "{ name: tls, address: \"127.0.0.1:0\", tls: { certificate: server.pem, key: server.key } }";
+    let configuration = format!("mqtt: {{ listeners: [ {listener} ] }}\n{CONFIGURATION}");
+    let hub = Tidemill::start_configured(dir, &configuration).await;
+    for (password, reason) in [("secret", 0), ("wrong", 0x87)] {
+        let stream = TcpStream::connect(hub.mqtt()).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let tls = servers.client(None).connect(name, stream).await.unwrap();
+        let (.., end) = prove_over(Client::open_over(tls, Level::V5), "bob", password).await;
+        let Packet::ConnAck { reason: said, .. } = end else { panic!("{end:?}") };
+        assert_eq!(said, reason, "{password}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
