@@ -109,7 +109,7 @@ pub(super) async fn connection(hub: SocketAddr, plan: Plan, number: u64) -> Done
     let mut done = Done { mischief, sent: 0, said: Said::default(), closed: false, opened: false };
     let Ok(Ok(stream)) = timeout(LIMIT, TcpStream::connect(hub)).await else { return done };
     done.opened = stream.set_nodelay(true).is_ok();
-    let mut connection = Connection { stream, done, random, number };
+    let mut connection = Connection { stream, done, random, number, reset: false };
     if let Err(wrong) = connection.run(plan).await {
         panic!("seed {}, connection {number} ({mischief:?}): {wrong}", plan.seed);
     }
@@ -121,6 +121,8 @@ struct Connection {
     done: Done,
     random: StdRng,
     number: u64,
+    /// Whether sending has failed: the connection was reset, of which reading then says no more than that it is over.
+    reset: bool,
 }
 
 impl Connection {
@@ -159,7 +161,8 @@ impl Connection {
             }
             Mischief::Deaf => return self.deaf(level, &packets).await,
         };
-        let _ = self.send(&bytes).await;
+        let ended = self.send(&bytes).await.err().map(|error| error.kind());
+        self.reset = matches!(ended, Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe));
         self.listen(QUIET).await
     }
 
@@ -193,7 +196,7 @@ impl Connection {
                 Err(_) => return Ok(()),
                 Ok(Ok(0)) => {
                     self.done.closed = true;
-                    let whole = self.done.said.is_whole();
+                    let whole = self.reset || self.done.said.is_whole();
                     return if whole { Ok(()) } else { Err("it ended in the middle of a packet".to_owned()) };
                 }
                 Ok(Err(_)) => {
