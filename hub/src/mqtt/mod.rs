@@ -1,4 +1,4 @@
-//! The MQTT broker: 3.1.1 and 5.0 over TCP, on top of the store.
+//! The MQTT broker: 3.1.1 and 5.0, on top of the store.
 //!
 //! A PUBLISH becomes a record, and is acknowledged when the store's receipt says it is durable. A subscription
 //! is a cursor over the queue of its filter: a connection pulls from it as fast as its client takes, and a session
