@@ -305,28 +305,34 @@ impl View<'_> {
     }
 }
 
+/// A record with nothing in it, for tests of what becomes of records.
+#[cfg(test)]
+pub(crate) fn empty_record(sequence: u64) -> Record {
+    Record {
+        position: tidemill_store::Position::from_u64(sequence),
+        sequence,
+        time_ms: 0,
+        topic: "a".into(),
+        properties: Bytes::new(),
+        payload: Bytes::new(),
+        attributes: 0,
+        retain: Retain::No,
+        kept: false,
+        size: 1,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::collection::vec;
     use proptest::option;
     use proptest::prelude::*;
-    use tidemill_store::Position;
 
     use super::*;
 
     fn stored(new: NewRecord, time_ms: i64) -> Record {
-        Record {
-            position: Position::ZERO,
-            sequence: 0,
-            time_ms,
-            topic: new.topic,
-            properties: new.properties,
-            payload: new.payload,
-            attributes: new.attributes,
-            retain: new.retain,
-            kept: false,
-            size: 0,
-        }
+        let NewRecord { topic, properties, payload, attributes, retain, .. } = new;
+        Record { time_ms, topic, properties, payload, attributes, retain, ..empty_record(0) }
     }
 
     fn text() -> impl Strategy<Value = ByteString> {

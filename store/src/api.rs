@@ -289,6 +289,8 @@ pub enum Collection {
     Sessions = 1,
     /// What a broker keeps beside its sessions.
     Broker = 2,
+    /// What groups of shared subscriptions have done.
+    Groups = 3,
 }
 
 /// A page of documents: key and value.

@@ -1,5 +1,5 @@
 //! SIGKILL at random moments under QoS 2 in both directions: every message is in the log once and reaches every session
-//! once, in its publisher's order.
+//! once, in its publisher's order; and of the members of a group one, once.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -16,6 +16,7 @@ use tidemill_tests::services::Tidemill;
 use tidemill_tests::services::tidemill::api::Record;
 use tidemill_tests::{report, wait};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 const KILLS: u32 = 30;
 const PUBLISHERS: u32 = 4;
@@ -24,6 +25,11 @@ const WINDOW: u16 = 24;
 const IDENTIFIERS: u16 = 30;
 /// What the subscribers subscribe to.
 const FILTERS: [&str; 2] = ["once/#", "once/+"];
+/// What the members of a group subscribe to.
+const SHARED: &str = "$share/group/once/#";
+const MEMBERS: u32 = 3;
+/// Messages that a member of the group leaves unanswered.
+const LEFT: usize = 5;
 const LIMIT: Duration = Duration::from_secs(60);
 /// Between two attempts to connect.
 const RETRY: Duration = Duration::from_millis(5);
@@ -32,6 +38,8 @@ const RETRY: Duration = Duration::from_millis(5);
 const PUBREC: u8 = 5;
 const PUBREL: u8 = 6;
 const PUBCOMP: u8 = 7;
+/// The property of CONNECT.
+const RECEIVE_MAXIMUM: u8 = 0x21;
 
 /// What clients and test tell each other.
 #[derive(Default)]
@@ -180,6 +188,11 @@ struct Subscriber {
 }
 
 impl Subscriber {
+    fn new(number: u32, common: &Arc<Common>) -> Self {
+        let received = vec![Vec::new(); PUBLISHERS as usize];
+        Subscriber { number, common: Arc::clone(common), unreleased: BTreeSet::new(), received }
+    }
+
     fn session(&self) -> Connect {
         Connect::persistent(format!("subscriber-{}", self.number)).level(level(self.number))
     }
@@ -225,19 +238,7 @@ impl Subscriber {
     async fn take(&mut self, packet: Packet, writer: &mut Writer) -> io::Result<()> {
         match packet {
             Packet::Publish { qos: 2, dup, topic, id, payload, .. } => {
-                if self.unreleased.insert(id) {
-                    let publisher = topic.strip_prefix("once/").and_then(|number| number.parse().ok());
-                    let publisher: usize = publisher.expect("a topic of this test");
-                    let text = std::str::from_utf8(&payload).expect("a number");
-                    self.received[publisher].push(text.parse().expect("a number"));
-                    add(&self.common.received);
-                } else {
-                    assert!(
-                        dup,
-                        "message {payload:?} under identifier {id}, which is in use, is none that comes again"
-                    );
-                    add(&self.common.known_again);
-                }
+                self.arrived(dup, &topic, id, &payload);
                 writer.acknowledge(PUBREC, id).await
             }
             Packet::PubRel { id, .. } => {
@@ -245,6 +246,34 @@ impl Subscriber {
                 writer.acknowledge(PUBCOMP, id).await
             }
             other => panic!("subscriber {} got {other:?}", self.number),
+        }
+    }
+
+    fn arrived(&mut self, dup: bool, topic: &str, id: u16, payload: &[u8]) {
+        if self.unreleased.insert(id) {
+            let publisher = topic.strip_prefix("once/").and_then(|number| number.parse().ok());
+            let publisher: usize = publisher.expect("a topic of this test");
+            let text = std::str::from_utf8(payload).expect("a number");
+            self.received[publisher].push(text.parse().expect("a number"));
+            add(&self.common.received);
+        } else {
+            assert!(
+                dup,
+                "message {payload:?} under identifier {id}, which is in use, is none that comes again"
+            );
+            add(&self.common.known_again);
+        }
+    }
+
+    /// Takes as many messages as its Receive Maximum allows and goes away without a word.
+    async fn leave_unanswered(&mut self, mut client: Client) {
+        while self.unreleased.len() < LEFT {
+            match client.packet().await {
+                Packet::Publish { qos: 2, dup, topic, id, payload, .. } => {
+                    self.arrived(dup, &topic, id, &payload);
+                }
+                other => panic!("subscriber {} got {other:?}", self.number),
+            }
         }
     }
 
@@ -282,42 +311,26 @@ async fn some_completed(common: &Common, count: u64) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_message_exactly_once() {
-    let seed = seed("exactly_once");
-    let mut hub = Tidemill::start("").await;
-    let common = Arc::new(Common::default());
-    let (tell, expected) = watch::channel(None);
-    let mut subscribers = Vec::new();
-    for (number, filter) in (0..).zip(FILTERS) {
-        let received = vec![Vec::new(); PUBLISHERS as usize];
-        let subscriber =
-            Subscriber { number, common: Arc::clone(&common), unreleased: BTreeSet::new(), received };
-        let mut client = Client::connect(hub.mqtt(), &subscriber.session()).await;
-        client.subscribe(&[(filter, 2)]).await;
-        client.disconnect().await;
-        subscribers.push(tokio::spawn(subscriber.run(hub.mqtt(), expected.clone())));
-    }
-    let publisher = |number| {
-        let (in_flight, common) = (VecDeque::new(), Arc::clone(&common));
-        Publisher { number, common, in_flight, next_message: 0, next_id: 1 }.run(hub.mqtt())
-    };
-    let publishers: Vec<_> = (0..PUBLISHERS).map(|number| tokio::spawn(publisher(number))).collect();
-
-    let start_max = kill_at_random(&mut hub, &common, StdRng::seed_from_u64(seed)).await;
+/// Publishes while the hub is killed again and again; how many messages each publisher has published.
+async fn publish_through_kills(
+    name: &str,
+    hub: &mut Tidemill,
+    common: &Common,
+    publishers: Vec<JoinHandle<u32>>,
+) -> Vec<u32> {
+    let seed = seed(name);
+    let start_max = kill_at_random(hub, common, StdRng::seed_from_u64(seed)).await;
     common.ending.store(true, Ordering::Relaxed);
     let mut published = Vec::new();
     for publisher in publishers {
         published.push(wait::within("a publisher's end", LIMIT, publisher).await.expect("a good publisher"));
     }
-    let total: u32 = published.iter().sum();
-    tell.send_replace(Some(total as usize));
     let counts = [&common.sent_again, &common.known_again].map(|counter| counter.load(Ordering::Relaxed));
     report!(
-        "exactly_once",
-        "{KILLS} kills, {total} messages from {PUBLISHERS} publishers to {} sessions; publishers sent {} packets again, \
-         sessions knew {} messages that came again; slowest start {start_max:.1?}",
-        FILTERS.len(),
+        name,
+        "{KILLS} kills, {} messages from {PUBLISHERS} publishers, who sent {} packets again; sessions knew {} messages that \
+         came again; slowest start {start_max:.1?}",
+        published.iter().sum::<u32>(),
         counts[0],
         counts[1]
     );
@@ -325,6 +338,33 @@ async fn every_message_exactly_once() {
         counts.iter().all(|count| *count > 0),
         "no kill hit a message in flight: the test showed nothing"
     );
+    published
+}
+
+fn start_publishers(hub: &Tidemill, common: &Arc<Common>) -> Vec<JoinHandle<u32>> {
+    let publisher = |number| {
+        let (in_flight, common) = (VecDeque::new(), Arc::clone(common));
+        Publisher { number, common, in_flight, next_message: 0, next_id: 1 }.run(hub.mqtt())
+    };
+    (0..PUBLISHERS).map(|number| tokio::spawn(publisher(number))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_message_exactly_once() {
+    let mut hub = Tidemill::start("").await;
+    let common = Arc::new(Common::default());
+    let (tell, expected) = watch::channel(None);
+    let mut subscribers = Vec::new();
+    for (number, filter) in (0..).zip(FILTERS) {
+        let subscriber = Subscriber::new(number, &common);
+        let mut client = Client::connect(hub.mqtt(), &subscriber.session()).await;
+        client.subscribe(&[(filter, 2)]).await;
+        client.disconnect().await;
+        subscribers.push(tokio::spawn(subscriber.run(hub.mqtt(), expected.clone())));
+    }
+    let publishers = start_publishers(&hub, &common);
+    let published = publish_through_kills("exactly_once", &mut hub, &common, publishers).await;
+    tell.send_replace(Some(published.iter().sum::<u32>() as usize));
 
     let wanted: Vec<Vec<u32>> = published.iter().map(|count| (0..*count).collect()).collect();
     assert_each_once("the log", &stored(&hub).await, &wanted);
@@ -333,6 +373,50 @@ async fn every_message_exactly_once() {
             wait::within("a subscriber's end", LIMIT, subscriber).await.expect("a good subscriber");
         assert_each_once(&format!("subscriber {}", subscriber.number), &subscriber.received, &wanted);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_message_once_to_a_group() {
+    let mut hub = Tidemill::start("").await;
+    let common = Arc::new(Common::default());
+    let (tell, expected) = watch::channel(None);
+    // Its messages stay open until the end, and the group's cursor with them.
+    let mut away = Subscriber::new(MEMBERS, &common);
+    let session =
+        Connect { properties: vec![RECEIVE_MAXIMUM, 0, LEFT as u8], ..away.session().level(Level::V5) };
+    let mut client = Client::connect(hub.mqtt(), &session).await;
+    client.subscribe(&[(SHARED, 2)]).await;
+    let publishers = start_publishers(&hub, &common);
+    away.leave_unanswered(client).await;
+    let mut members = Vec::new();
+    for number in 0..MEMBERS {
+        let member = Subscriber::new(number, &common);
+        let mut client = Client::connect(hub.mqtt(), &member.session()).await;
+        client.subscribe(&[(SHARED, 2)]).await;
+        drop(client);
+        members.push(tokio::spawn(member.run(hub.mqtt(), expected.clone())));
+    }
+    let published = publish_through_kills("exactly_once_shared", &mut hub, &common, publishers).await;
+    assert_eq!(away.unreleased.len(), LEFT);
+    members.push(tokio::spawn(away.run(hub.mqtt(), expected.clone())));
+    let total = published.iter().sum::<u32>().into();
+    let all_came = async || (common.received.load(Ordering::Relaxed) >= total).then_some(());
+    wait::until("all messages to come to the group", LIMIT, all_came).await;
+    // What any of them gets from here on is too much.
+    tell.send_replace(Some(0));
+
+    let mut received = vec![Vec::new(); PUBLISHERS as usize];
+    for member in members {
+        let member = wait::within("a member's end", LIMIT, member).await.expect("a good member");
+        assert!(member.received.iter().any(|received| !received.is_empty()), "a member got nothing");
+        for (all, its) in received.iter_mut().zip(member.received) {
+            all.extend(its);
+        }
+    }
+    // Each member's are in order, those of all are in none.
+    received.iter_mut().for_each(|numbers| numbers.sort_unstable());
+    let wanted: Vec<Vec<u32>> = published.iter().map(|count| (0..*count).collect()).collect();
+    assert_each_once("the group", &received, &wanted);
 }
 
 /// What the log has, by publisher.

@@ -48,6 +48,7 @@ pub(super) async fn recover(shared: &Shared) -> Result<(), StoreError> {
             subscriptions += count;
         }
     }
+    shared.groups.sweep(&shared.store).await?;
     let swept = shared.store.sweep().await?;
     // Every document that is there now accounts for what the log has.
     shared.accounts.keep(&shared.store, None).await?;
@@ -118,7 +119,8 @@ async fn recover_session(
         stored.offline_since_ms = Some(now_ms());
         changed = true;
     }
-    for subscription in &mut stored.subscriptions {
+    let mut replaced = Vec::new();
+    for (index, subscription) in (0..).zip(&mut stored.subscriptions) {
         let Some(requested) = Requested::parse(&subscription.requested) else { continue };
         let info = shared.store.open_filter(requested.filter).await?;
         if info.id != subscription.queue {
@@ -129,10 +131,17 @@ async fn recover_session(
             );
             subscription.queue = info.id;
             subscription.next = info.end;
-            changed = true;
+            replaced.push(index);
         }
         if let Some(group) = requested.group {
             shared.groups.enlist(&shared.store, group, &info, false).await?;
+        }
+    }
+    changed |= !replaced.is_empty();
+    stored.forget_places(&replaced);
+    for (subscription, offset) in stored.exactly_once_in_flight() {
+        if let Some(group) = Requested::parse(&subscription.requested).and_then(|requested| requested.group) {
+            shared.groups.hold(group, subscription.queue, offset);
         }
     }
     if changed {

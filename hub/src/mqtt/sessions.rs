@@ -13,6 +13,7 @@ use tracing::{error, warn};
 use super::accounts::Mark;
 use super::registry::Holder;
 use super::session::{Cursor, DocumentError, Kept, Session, Stored, Subscription, Will};
+use super::share;
 use super::shared::{Shared, now_ms};
 use crate::message::{self, Properties};
 
@@ -92,12 +93,14 @@ pub(super) async fn load(shared: &Shared, client: &ByteString) -> Result<Option<
 }
 
 /// Writes a session down. It accounts for the QoS 2 messages in the log but those appended behind `rest`, whose receipts have
-/// not come yet.
+/// not come yet. What it had in flight from groups and has not any more, they write down first.
 pub(super) async fn save(
     shared: &Shared,
     session: &mut Session,
     rest: Option<Mark>,
 ) -> Result<(), StoreError> {
+    let groups = shared.groups.of(session.subscriptions.iter().map(|(_, subscription)| subscription));
+    share::keep(&shared.store, groups).await?;
     let document = Stored::of(session).encode();
     shared.store.put_document(Collection::Sessions, &session.client, document).await?;
     session.take_changed();
@@ -119,6 +122,14 @@ pub(super) async fn end_subscription(shared: &Shared, client: &str, gone: &Subsc
 /// Ends a session: first the document, so that a crash in between leaves only what recovery sweeps up.
 pub(super) async fn end(shared: &Shared, session: &Session) {
     let durable = session.kept == Kept::Whole;
+    // A message that was sent with QoS 2 ends with its session, and is for nobody else (MQTT-4.8.2-5).
+    for (_, sent) in session.window.in_order() {
+        shared.groups.finish(&shared.store, session, &sent);
+    }
+    let groups = shared.groups.of(session.subscriptions.iter().map(|(_, subscription)| subscription));
+    if let Err(error) = share::keep(&shared.store, groups).await {
+        warn!(client = &*session.client, %error, "a group cannot be written; after a crash, what it gave to a session that ended may come again");
+    }
     if session.kept != Kept::Nothing
         && let Err(error) = shared.store.delete_document(Collection::Sessions, &session.client).await
     {
@@ -129,9 +140,6 @@ pub(super) async fn end(shared: &Shared, session: &Session) {
         shared.counters.forget_session();
     }
     shared.accounts.settle(&session.client, None);
-    for (_, sent) in session.window.in_order() {
-        shared.groups.finish(&shared.store, session, &sent);
-    }
     for (_, subscription) in session.subscriptions.iter() {
         end_subscription(shared, &session.client, subscription, durable).await;
     }

@@ -166,8 +166,8 @@ impl Connection {
         let given_back = share::give_back(&mut self.session);
         for (key, subscription) in self.session.subscriptions.iter() {
             if let Some(group) = self.delivery.group(key) {
-                let unfinished = given_back.iter().filter(|(of, ..)| *of == key);
-                group.leave(&self.mail, unfinished.map(|(_, offset, pointer)| (*offset, *pointer)));
+                let unfinished = given_back.iter().filter(|(of, _)| *of == key);
+                group.leave(&self.mail, unfinished.map(|(_, offset)| *offset));
             }
             self.shared.store.unwatch(subscription.queue, &self.mail.bell, Some(key.0 as u64));
         }

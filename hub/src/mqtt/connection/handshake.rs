@@ -18,9 +18,9 @@ use super::super::limits::Limit;
 use super::super::peer::Peer;
 use super::super::registry::{Holder, Mail};
 use super::super::session::{Kept, Session, Subscription, Will};
-use super::super::sessions;
 use super::super::shared::{Shared, now_ms};
 use super::super::transport::{Transport, establish};
+use super::super::{sessions, share};
 use super::admission::{Admitted, admit};
 use super::bounds::Bounds;
 use super::close::{linger, write_last};
@@ -290,7 +290,7 @@ async fn open(
         Some(standing) => take_away(shared, standing, &mut session),
         None => Vec::new(),
     };
-    if let Err(refusal) = keep(shared, &mut session).await {
+    if let Err(refusal) = keep(shared, &mut session, &gone).await {
         // As it was: its document, or nothing.
         if session.kept == Kept::Whole {
             shared.registry.offline(&client, sessions::next_due(&session));
@@ -407,8 +407,8 @@ async fn read(shared: &Shared, client: &ByteString) -> Result<Option<Session>, R
 }
 
 /// Writes a session down before its CONNACK, if it is to outlive the connection or was written before, or if it has a will
-/// that is to outlive the broker.
-async fn keep(shared: &Shared, session: &mut Session) -> Result<(), Refusal> {
+/// that is to outlive the broker. `gone` was taken out of it.
+async fn keep(shared: &Shared, session: &mut Session, gone: &[Subscription]) -> Result<(), Refusal> {
     let kept = match session.kept {
         Kept::Whole => Kept::Whole,
         _ if session.is_persistent() => Kept::Whole,
@@ -421,7 +421,11 @@ async fn keep(shared: &Shared, session: &mut Session) -> Result<(), Refusal> {
         let what = "there are as many sessions as sessions_max allows";
         return Err(Refusal { reason: ReasonCode::QUOTA_EXCEEDED, what });
     }
-    if let Err(error) = sessions::save(shared, session, None).await {
+    let written = match share::keep(&shared.store, shared.groups.of(gone)).await {
+        Ok(()) => sessions::save(shared, session, None).await,
+        failed => failed,
+    };
+    if let Err(error) = written {
         if is_new {
             shared.counters.forget_session();
         }

@@ -12,7 +12,7 @@ use super::super::codec::{
 };
 use super::super::limits::Limit;
 use super::super::session::{Cursor, Kept, RetainedPlace, Subscription, SubscriptionKey};
-use super::super::{sessions, sys};
+use super::super::{sessions, share, sys};
 use super::{Close, Connection};
 
 /// A packet that changes subscriptions.
@@ -232,6 +232,12 @@ impl Connection {
         if self.is_kept() { self.save().await } else { Ok(()) }
     }
 
+    /// Writes the session when these subscriptions were taken out of it: for their groups, what was in flight from them is done.
+    async fn write_session_without(&mut self, gone: &[Subscription]) -> Result<(), StoreError> {
+        share::keep(&self.shared.store, self.shared.groups.of(gone)).await?;
+        self.write_session().await
+    }
+
     /// Whether all of the session is in the store.
     fn is_kept(&self) -> bool {
         self.session.kept == Kept::Whole
@@ -270,7 +276,7 @@ impl Connection {
         }
         self.part(&keys);
         if !gone.is_empty()
-            && let Err(error) = self.write_session().await
+            && let Err(error) = self.write_session_without(&gone).await
         {
             warn!(client = &*self.session.client, %error, "an unsubscription cannot be written");
             return Err(Close::Refused {

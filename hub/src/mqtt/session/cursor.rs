@@ -82,6 +82,11 @@ impl Cursor {
         still_open
     }
 
+    /// What was read and is not done, in the order of offsets.
+    pub fn open(&self) -> impl Iterator<Item = u64> {
+        self.open.iter().filter(|open| !open.done).map(|open| open.offset)
+    }
+
     /// Where to read on.
     #[must_use]
     pub fn next(&self) -> u64 {

@@ -166,6 +166,20 @@ impl Stored {
         beyond
     }
 
+    /// These subscriptions have other queues now: what is in flight from them stands alone.
+    pub(crate) fn forget_places(&mut self, replaced: &[u32]) {
+        for sent in &mut self.in_flight {
+            sent.from.retain(|(index, _)| !replaced.contains(index));
+        }
+    }
+
+    /// QoS 2 messages in flight: for each place that one came from, the subscription and the offset in its queue.
+    pub(crate) fn exactly_once_in_flight(&self) -> impl Iterator<Item = (&StoredSubscription, u64)> {
+        let sent = self.in_flight.iter().filter(|sent| sent.step != Step::Puback);
+        let places = sent.flat_map(|sent| &sent.from);
+        places.filter_map(|(index, offset)| Some((self.subscriptions.get(*index as usize)?, *offset)))
+    }
+
     /// The session again, given the cursors of those of its subscriptions that are not shared.
     pub(crate) fn into_session(
         self,

@@ -207,26 +207,10 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use proptest::prelude::*;
-    use tidemill_store::Position;
 
     use super::*;
-
-    fn record(sequence: u64) -> Record {
-        Record {
-            position: Position::from_u64(sequence),
-            sequence,
-            time_ms: 0,
-            topic: "a".into(),
-            properties: Bytes::new(),
-            payload: Bytes::new(),
-            attributes: 0,
-            retain: Retain::No,
-            kept: false,
-            size: 1,
-        }
-    }
+    use crate::message::empty_record;
 
     /// What a read of a queue answers that has records of these sequences at the offsets of their places.
     fn read(queue: &[u64], from: usize, records_max: usize, readable: u64) -> ReadBatch {
@@ -234,7 +218,7 @@ mod tests {
         let next = (from + records_max).min(end);
         let records = queue.get(from..next).unwrap_or_default().iter().zip(from as u64..);
         ReadBatch {
-            records: records.map(|(sequence, offset)| (offset, record(*sequence))).collect(),
+            records: records.map(|(sequence, offset)| (offset, empty_record(*sequence))).collect(),
             next: next as u64,
             skipped: 0,
             end: end as u64,

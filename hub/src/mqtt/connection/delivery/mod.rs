@@ -173,9 +173,9 @@ impl Connection {
         for (_, sent) in self.session.window.in_order() {
             for source in sent.sources.iter().filter(|source| source.subscription == key) {
                 if sent.step == Step::Puback {
-                    unfinished.push((source.offset, sent.pointer));
+                    unfinished.push(source.offset);
                 } else {
-                    group.done(&self.shared.store, source.offset);
+                    group.done(&self.shared.store, source.offset, sent.step);
                 }
             }
         }
@@ -192,7 +192,7 @@ impl Connection {
         self.delivery.resend.retain(|id| window.get(*id).is_some());
         for source in &done.sources {
             match self.delivery.groups.get(&source.subscription) {
-                Some(group) => group.done(&self.shared.store, source.offset),
+                Some(group) => group.done(&self.shared.store, source.offset, done.step),
                 None => self.delivery.note_moved(source.subscription),
             }
         }

@@ -134,7 +134,7 @@ impl Connection {
                 no_local: false,
             });
             if sent == Sent::Done {
-                group.done(&self.shared.store, *offset);
+                group.pass(&self.shared.store, *offset);
             }
         }
         Ok(records.len())
