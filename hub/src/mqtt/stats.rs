@@ -10,11 +10,11 @@ use super::codec::ReasonCode;
 use super::limits::Limit;
 
 macro_rules! tallied {
-    ($($(#[$doc:meta])* $name:ident $text:literal;)*) => {
-        /// What one connection counted since it last told.
+    ($($(#[$doc:meta])* $name:ident: $count:ty, $text:literal;)*) => {
+        /// What one connection counted since it last told, at the end of its turn: what a turn bounds is small.
         #[derive(Debug, Default)]
         pub(super) struct Tally {
-            $($(#[$doc])* pub(super) $name: u64,)*
+            $($(#[$doc])* pub(super) $name: $count,)*
         }
 
         /// What the broker counts.
@@ -82,8 +82,9 @@ macro_rules! tallied {
             /// Adds a tally and empties it.
             pub(super) fn add(&self, tally: &mut Tally) {
                 $(if tally.$name > 0 {
-                    self.$name.0.fetch_add(tally.$name, Ordering::Relaxed);
-                    self.$name.1.increment(tally.$name);
+                    let count = u64::from(tally.$name);
+                    self.$name.0.fetch_add(count, Ordering::Relaxed);
+                    self.$name.1.increment(count);
                 })*
                 *tally = Tally::default();
             }
@@ -134,33 +135,33 @@ macro_rules! tallied {
 
 tallied! {
     /// Connections accepted with a CONNACK.
-    accepted "Connections accepted with a CONNACK";
+    accepted: u32, "Connections accepted with a CONNACK";
     /// Messages from clients that were stored.
-    published "Messages from clients that were stored";
+    published: u64, "Messages from clients that were stored";
     /// Bytes of the payloads of messages from clients that were stored.
-    published_bytes "Bytes of the payloads of messages from clients that were stored";
+    published_bytes: u64, "Bytes of the payloads of messages from clients that were stored";
     /// Messages written to clients, repeated ones included.
-    delivered "Messages written to clients, repeated ones included";
+    delivered: u32, "Messages written to clients, repeated ones included";
     /// Bytes of the payloads of messages written to clients, repeated ones included.
-    delivered_bytes "Bytes of the payloads of messages written to clients, repeated ones included";
+    delivered_bytes: u64, "Bytes of the payloads of messages written to clients, repeated ones included";
     /// Messages written to clients again.
-    resent "Messages written to clients again";
+    resent: u32, "Messages written to clients again";
     /// Messages not delivered because they had expired.
-    expired "Messages not delivered because they had expired";
+    expired: u32, "Messages not delivered because they had expired";
     /// Messages not delivered because they are larger than the client accepts.
-    oversized "Messages not delivered because they are larger than the client accepts";
+    oversized: u32, "Messages not delivered because they are larger than the client accepts";
     /// Messages not delivered because their record cannot be read.
-    unreadable "Messages not delivered because their record cannot be read";
+    unreadable: u32, "Messages not delivered because their record cannot be read";
     /// Messages not delivered because retention had deleted them, or a queue in memory had forgotten them.
-    skipped "Messages not delivered because retention had deleted them, or a queue in memory had forgotten them";
+    skipped: u64, "Messages not delivered because retention had deleted them, or a queue in memory had forgotten them";
     /// Packets from clients.
-    packets_in "Packets from clients";
+    packets_in: u32, "Packets from clients";
     /// Packets to clients.
-    packets_out "Packets to clients";
+    packets_out: u32, "Packets to clients";
     /// Bytes from clients.
-    bytes_in "Bytes from clients";
+    bytes_in: u64, "Bytes from clients";
     /// Bytes to clients.
-    bytes_out "Bytes to clients";
+    bytes_out: u64, "Bytes to clients";
 }
 
 impl BrokerStats {

@@ -2,7 +2,6 @@
 
 use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::BytesMut;
 use bytestring::ByteString;
@@ -48,9 +47,16 @@ impl From<Denied> for Refusal {
 /// what it can be told.
 pub(super) async fn accept(
     shared: Arc<Shared>,
-    socket: TcpStream,
+    socket: std::net::TcpStream,
     mut peer: Peer,
 ) -> Option<Box<Connection>> {
+    let socket = match TcpStream::from_std(socket) {
+        Ok(socket) => socket,
+        Err(error) => {
+            debug!(peer = %peer.address, %error, "a connection could not be used");
+            return None;
+        }
+    };
     let until = Instant::now() + shared.options.connect_timeout;
     let from_client_max = shared.options.packet_bytes_max as usize;
     let late = |peer: &Peer, what| {
@@ -455,9 +461,8 @@ fn connection(
     let is_v5 = connect.version == Version::V5;
     let limits = Limits {
         packet_bytes_max: packet_bytes_max(connect),
-        window_max: usize::from(window_max),
+        window_max,
         topic_alias_max: asked.topic_alias_maximum.unwrap_or(0).min(options.topic_alias_out_max),
-        receive_maximum: is_v5.then(|| usize::from(options.receive_maximum)),
         problem_information: asked.request_problem_information.unwrap_or(true),
     };
     let keep_alive_s = match options.keep_alive_instead_s(connect.keep_alive_s) {
@@ -467,8 +472,6 @@ fn connection(
         }
         _ => connect.keep_alive_s,
     };
-    // One and a half times the keep alive ([MQTT-3.1.2-22]).
-    let silence_max = (keep_alive_s > 0).then(|| Duration::from_millis(u64::from(keep_alive_s) * 1500));
     Box::new(Connection {
         shared: Arc::clone(shared),
         stream,
@@ -482,7 +485,7 @@ fn connection(
         mail,
         write_asked: false,
         holds: false,
-        silence_max,
+        keep_alive_s,
         last_heard: Instant::now(),
         decoder,
         held_back: !input.is_empty(),

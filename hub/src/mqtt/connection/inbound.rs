@@ -105,7 +105,8 @@ impl Connection {
         }
         self.resolve_alias(&mut publish)?;
         if let Some(id) = publish.id {
-            match self.session.inbound.arrive(publish.qos, id, self.limits.receive_maximum) {
+            let maximum = self.receive_maximum();
+            match self.session.inbound.arrive(publish.qos, id, maximum) {
                 Ok(Arrival::New) => {}
                 Ok(Arrival::Repeated) => {
                     self.batch_acks.push(AckDue { id, qos: publish.qos, verdict: None, repeated: true });

@@ -37,7 +37,6 @@ use bytestring::ByteString;
 use futures_util::FutureExt;
 use tidemill_store::{Appended, NewRecord, StoreError};
 use tokio::io::{Interest, Ready};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
@@ -51,6 +50,7 @@ use super::access::Standing;
 use super::clients::{ClientInfo, ClientState, ConnectionInfo, SessionInfo, Totals};
 use super::codec::{Decoder, Packet, ReasonCode, Version};
 use super::limits::Limit;
+use super::listener::Place;
 use super::peer::Peer;
 use super::registry::{MAIL, Mail};
 use super::session::Session;
@@ -72,14 +72,15 @@ struct Limits {
     /// Largest packet it accepts.
     packet_bytes_max: usize,
     /// QoS 1 and 2 messages to it that may be in flight.
-    window_max: usize,
+    window_max: u16,
     /// Highest topic alias that it is sent.
     topic_alias_max: u16,
-    /// The Receive Maximum it was told; `None` in 3.1.1.
-    receive_maximum: Option<usize>,
     /// Whether reason strings may come on any packet.
     problem_information: bool,
 }
+
+// With what the allocator adds, an idle client takes this much memory whatever it does.
+const _: () = assert!(size_of::<Connection>() <= 896);
 
 /// See the module's text.
 struct Connection {
@@ -97,8 +98,8 @@ struct Connection {
     write_asked: bool,
     /// Whether the session holds a place in the log ([`super::accounts`]).
     holds: bool,
-    /// Closed after this long without a packet.
-    silence_max: Option<Duration>,
+    /// The Keep Alive that holds; 0 is none.
+    keep_alive_s: u16,
     last_heard: Instant,
 
     decoder: Decoder,
@@ -143,26 +144,22 @@ enum Event {
 }
 
 /// Serves an accepted connection until it ends. Never fails: what goes wrong ends this connection only.
-pub(super) async fn serve(shared: Arc<Shared>, stream: std::net::TcpStream, peer: Peer) {
-    let address = peer.address;
-    let stream = match TcpStream::from_std(stream) {
-        Ok(stream) => stream,
-        Err(error) => {
-            debug!(peer = %address, %error, "a connection could not be used");
-            return;
-        }
-    };
-    // Beginning and end are boxed: an idle connection should not keep their room.
-    let Some(mut connection) = Box::pin(handshake::accept(shared, stream, peer)).await else { return };
-    let (client, address) = (connection.session.client.clone(), connection.peer.address);
-    let ran = AssertUnwindSafe(connection.run()).catch_unwind().await;
-    let close = ran.unwrap_or_else(|_| {
-        error!(peer = %address, client = &*client, "a connection failed with a panic; only it is closed");
-        Close::Refused { reason: ReasonCode::UNSPECIFIED_ERROR, what: "internal error" }
-    });
-    let listener = &connection.peer.listener.options.name;
-    debug!(peer = %address, listener, client = &*client, reason = %close, "connection closed");
-    Box::pin(connection.finish(close)).await;
+///
+/// Beginning and end are boxed: an idle connection should not keep their room, nor that of what it was begun with. Its place is given back however
+/// that ends.
+pub(super) fn serve(
+    shared: Arc<Shared>,
+    stream: std::net::TcpStream,
+    peer: Peer,
+    place: Place,
+) -> impl Future<Output = ()> + Send + 'static {
+    let accepted = Box::pin(handshake::accept(shared, stream, peer));
+    async move {
+        let Some(mut connection) = accepted.await else { return };
+        let ran = AssertUnwindSafe(connection.run()).catch_unwind().await;
+        Box::pin(connection.end(ran)).await;
+        drop(place);
+    }
 }
 
 /// Waits for the first batch's receipt.
@@ -175,6 +172,18 @@ async fn next_receipt(pending: &mut VecDeque<Pending>) -> Result<Option<Appended
 }
 
 impl Connection {
+    /// Ends the connection for what its run came to.
+    async fn end(self: Box<Self>, ran: std::thread::Result<Close>) {
+        let (client, address) = (&*self.session.client, self.peer.address);
+        let close = ran.unwrap_or_else(|_| {
+            error!(peer = %address, client, "a connection failed with a panic; only it is closed");
+            Close::Refused { reason: ReasonCode::UNSPECIFIED_ERROR, what: "internal error" }
+        });
+        let listener = &self.peer.listener.options.name;
+        debug!(peer = %address, listener, client, reason = %close, "connection closed");
+        self.finish(close).await;
+    }
+
     /// Works until the connection is to end.
     async fn run(&mut self) -> Close {
         // The broker may have begun to let connections go before it could find this one.
@@ -194,6 +203,11 @@ impl Connection {
         self.has_room() && !self.owes() && self.pause().is_none()
     }
 
+    /// The Receive Maximum that the client was told; `None` in 3.1.1.
+    fn receive_maximum(&self) -> Option<u16> {
+        (self.version == Version::V5).then_some(self.shared.options.receive_maximum)
+    }
+
     /// Whether we owe the client too many acknowledgements to take more from it.
     fn owes(&self) -> bool {
         self.pending.len() >= RECEIPTS_MAX
@@ -205,11 +219,15 @@ impl Connection {
         self.bounds.as_ref()?.pause()
     }
 
+    /// How long the client may be silent: one and a half times the Keep Alive ([MQTT-3.1.2-22]).
+    fn silence_max(&self) -> Option<Duration> {
+        (self.keep_alive_s > 0).then(|| Duration::from_millis(u64::from(self.keep_alive_s) * 1500))
+    }
+
     async fn turn(&mut self) -> Result<(), Close> {
         self.settle()?;
         // A client that is always readable must not keep the rest from being heard.
-        let tokens = self.mail.bell.take();
-        self.hear(&tokens)?;
+        self.hear(&self.mail.bell.take())?;
         // What was left in the buffer when reading stopped.
         self.handle_input().await?;
         self.deliver().await?;
@@ -250,7 +268,7 @@ impl Connection {
         self.check_expiry()?;
         // Nor is it one while we do not listen, however long that is.
         let listening = pause.is_none() && !self.owes();
-        let silence = self.silence_max.filter(|_| listening).map(|silence| self.last_heard + silence);
+        let silence = self.silence_max().filter(|_| listening).map(|silence| self.last_heard + silence);
         let bounds = if self.bounds.is_some() { self.bounds_wake_at(pause) } else { None };
         let deadline = silence.into_iter().chain(bounds).chain(self.expires()).min();
         let is_silence = deadline == silence;
@@ -400,7 +418,7 @@ impl Connection {
     fn count(&mut self) {
         let Tally { published, delivered, bytes_in, bytes_out, .. } = self.tally;
         self.totals.messages_in += published;
-        self.totals.messages_out += delivered;
+        self.totals.messages_out += u64::from(delivered);
         self.totals.bytes_in += bytes_in;
         self.totals.bytes_out += bytes_out;
         self.shared.counters.add(&mut self.tally);
@@ -409,14 +427,13 @@ impl Connection {
     /// Answers those who want to know how this connection is doing.
     fn tell(&self) {
         for question in self.mail.questions() {
-            let keep_alive_s = self.silence_max.map_or(0, |silence| silence.as_millis() / 1500);
             let connection = ConnectionInfo {
                 user: self.user.as_ref().map(ToString::to_string),
                 address: self.peer.address,
                 listener: self.peer.listener.options.name.clone(),
                 version: self.version,
                 since_ms: self.since_ms,
-                keep_alive_s: u16::try_from(keep_alive_s).unwrap_or(u16::MAX),
+                keep_alive_s: self.keep_alive_s,
                 waiting_bytes: self.output.len(),
                 totals: self.totals,
             };

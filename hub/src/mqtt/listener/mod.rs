@@ -190,15 +190,12 @@ fn admit(stream: std::net::TcpStream, peer: Peer, shared: &Arc<Shared>, threads:
     };
     let shared = Arc::clone(shared);
     if let Some(runtime) = threads.next() {
-        runtime.spawn(async move {
-            let _place = place;
-            connection::serve(shared, stream, peer).await;
-        });
+        runtime.spawn(connection::serve(shared, stream, peer, place));
     }
 }
 
 /// A connection's place among those there may be, given back however its task ends.
-struct Place {
+pub(super) struct Place {
     shared: Arc<Shared>,
     listener: Arc<Listener>,
 }

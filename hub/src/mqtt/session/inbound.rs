@@ -16,7 +16,7 @@ pub enum Arrival {
 /// The client has more messages in flight than the Receive Maximum it was told (DISCONNECT 0x93).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("more than {0} messages in flight, which is the Receive Maximum")]
-pub struct ReceiveMaximumExceeded(pub usize);
+pub struct ReceiveMaximumExceeded(pub u16);
 
 /// The receiving side of QoS 1 and 2. The identifiers of QoS 2 belong to the session and survive the
 /// connection; the count of what waits for an acknowledgement belongs to the connection.
@@ -25,7 +25,7 @@ pub struct Inbound {
     /// QoS 2 messages that were not released yet.
     exactly_once: Option<Box<HashMap<PacketId, ExactlyOnce>>>,
     /// Messages of this connection that count against the Receive Maximum.
-    in_flight: usize,
+    in_flight: u32,
     /// Sequence of the first record that `exactly_once` does not account for: of what is stored from there on it knows
     /// nothing.
     accounts_to: u64,
@@ -50,13 +50,13 @@ impl Inbound {
         &mut self,
         qos: Qos,
         id: PacketId,
-        maximum: Option<usize>,
+        maximum: Option<u16>,
     ) -> Result<Arrival, ReceiveMaximumExceeded> {
         if qos == Qos::ExactlyOnce && self.exactly_once.as_ref().is_some_and(|ids| ids.contains_key(&id)) {
             return Ok(Arrival::Repeated);
         }
         if let Some(maximum) = maximum
-            && self.in_flight >= maximum
+            && self.in_flight >= u32::from(maximum)
         {
             return Err(ReceiveMaximumExceeded(maximum));
         }
@@ -71,7 +71,7 @@ impl Inbound {
     /// Messages that count against the Receive Maximum: until PUBACK, PUBCOMP or a PUBREC with an error.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.in_flight
+        self.in_flight as usize
     }
 
     /// A PUBACK was written, whatever it said.

@@ -59,7 +59,7 @@ pub struct Window {
     slots: Vec<Option<InFlight>>,
     /// Identifiers of `slots` that are free.
     free: VecDeque<u16>,
-    in_flight: usize,
+    in_flight: u32,
     sequence: u64,
     /// A QoS 2 message has come a step further since this was last asked.
     changed: bool,
@@ -69,7 +69,7 @@ impl Window {
     /// How many messages are in flight.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.in_flight
+        self.in_flight as usize
     }
 
     /// Whether none is.

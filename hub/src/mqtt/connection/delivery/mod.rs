@@ -40,8 +40,8 @@ pub(super) struct Delivery {
     /// Subscriptions whose queues may have something, each once, in turn. One stands for all of a group that overlaps.
     ready: VecDeque<SubscriptionKey>,
     overlaps: Overlaps,
-    /// Groups of shared subscriptions.
-    groups: HashMap<SubscriptionKey, Arc<Group>>,
+    /// Groups of shared subscriptions; nothing where there are none.
+    groups: Option<Box<HashMap<SubscriptionKey, Arc<Group>>>>,
     /// Whether the client's window was in the way when last tried.
     blocked: bool,
     /// Subscriptions whose cursors may have moved.
@@ -111,7 +111,7 @@ impl Delivery {
 
     /// The group of a shared subscription.
     pub(super) fn group(&self, key: SubscriptionKey) -> Option<&Arc<Group>> {
-        self.groups.get(&key)
+        self.groups.as_ref()?.get(&key)
     }
 }
 
@@ -142,7 +142,7 @@ impl Connection {
             && let Some(group) = self.shared.groups.find(subscription)
         {
             group.join(&self.mail);
-            self.delivery.groups.insert(key, group);
+            self.delivery.groups.get_or_insert_default().insert(key, group);
         }
         self.delivery.wake_one(key);
     }
@@ -154,7 +154,7 @@ impl Connection {
         self.delivery.ready.retain(|ready| *ready != key);
         self.delivery.forget_replay(key);
         self.shared.store.unwatch(queue, &self.mail.bell, Some(key.0 as u64));
-        if let Some(group) = self.delivery.groups.remove(&key) {
+        if let Some(group) = self.delivery.groups.as_mut().and_then(|groups| groups.remove(&key)) {
             self.leave_for_good(key, &group);
         }
     }
@@ -191,7 +191,7 @@ impl Connection {
         let window = &self.session.window;
         self.delivery.resend.retain(|id| window.get(*id).is_some());
         for source in &done.sources {
-            match self.delivery.groups.get(&source.subscription) {
+            match self.delivery.group(source.subscription) {
                 Some(group) => group.done(&self.shared.store, source.offset, done.step),
                 None => self.delivery.note_moved(source.subscription),
             }
@@ -206,7 +206,7 @@ impl Connection {
     /// How many more QoS 1 and 2 messages may be in flight. What is yet to be sent again is not.
     fn window_room(&self) -> usize {
         let in_flight = self.session.window.len() - self.delivery.resend.len();
-        self.limits.window_max.saturating_sub(in_flight)
+        usize::from(self.limits.window_max).saturating_sub(in_flight)
     }
 
     /// Sends what there is room for, then keeps durably how far the client has come.

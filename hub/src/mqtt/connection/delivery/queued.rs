@@ -33,7 +33,7 @@ impl Connection {
                 continue;
             }
             idle = 0;
-            let looked_at = match (subscription.is_shared(), self.delivery.groups.get(&key).cloned()) {
+            let looked_at = match (subscription.is_shared(), self.delivery.group(key).cloned()) {
                 (false, _) if self.delivery.overlaps.lead(key).is_some() => {
                     Box::pin(self.send_merged(key, room)).await?
                 }

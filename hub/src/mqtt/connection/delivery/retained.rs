@@ -41,7 +41,11 @@ impl Connection {
     /// Sends retained messages to subscriptions that are new; whether the client's window was in the way.
     pub(super) async fn send_retained(&mut self) -> Result<bool, Close> {
         while self.has_room() {
-            let Some(mut replay) = self.delivery.replays.pop_front() else { return Ok(false) };
+            let Some(mut replay) = self.delivery.replays.pop_front() else {
+                // An idle connection has no room for them.
+                self.delivery.replays = VecDeque::new();
+                return Ok(false);
+            };
             let Some(subscription) = self.session.subscriptions.get(replay.key) else { continue };
             let Some(place) = subscription.retained.as_deref() else { continue };
             let before = place.before;
