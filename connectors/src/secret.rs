@@ -2,7 +2,8 @@
 //!
 //! `${NAME}` stands for an environment variable, `${file:/run/secrets/token}` for the content of a file (without the
 //! newline at its end), `$${` for `${` itself. References are looked up when the text is needed, not when the
-//! configuration is read: `tidemill check` runs where the secrets are not, and a file that changed is read again.
+//! configuration is read: `tidemill check` runs where the secrets are not, and a file that changed is read again. Two are
+//! the same if they are written alike.
 
 use std::fmt;
 use std::io::Read;
@@ -14,13 +15,13 @@ use serde::Deserialize;
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
 /// A text with references. `Debug` shows neither its text nor its values.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, PartialEq, Eq)]
 #[serde(try_from = "String")]
 pub struct Secret {
     parts: Vec<Part>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 enum Part {
     Text(String),
     Variable(String),

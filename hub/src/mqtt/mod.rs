@@ -143,7 +143,7 @@ impl Broker {
     }
 
     /// Puts other sources of authentication and other rules to work. Every connection looks again at what it may do.
-    pub fn replace_access(&self, access: Access) {
+    pub fn replace_access(&self, mut access: Access) {
         access.follow(&self.shared.access.load());
         self.shared.access.store(Arc::new(access));
         self.shared.registry.review_all();

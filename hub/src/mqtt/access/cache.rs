@@ -1,26 +1,63 @@
-//! [`Cache`]: answers that are good for a while, at most so many. What was not asked for longest goes first.
+//! [`Memory`]: answers that are good for a while, at most so many. What was not asked for longest goes first.
 
-use std::hash::Hash;
 use std::time::Instant;
 
+use aws_lc_rs::hmac;
 use foldhash::{HashMap, HashMapExt};
+use parking_lot::Mutex;
+
+use super::digest::{Hash, sign_parts};
+
+/// Answers by a keyed hash of what was asked: no password stays in memory.
+pub(super) struct Memory<V> {
+    answers: Mutex<Cache<Hash, V>>,
+    key: hmac::Key,
+}
+
+impl<V: Clone> Memory<V> {
+    /// Room for `max` answers.
+    pub(super) fn new(max: usize) -> Result<Self, &'static str> {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &super::secret()?);
+        Ok(Memory { answers: Mutex::new(Cache::new(max)), key })
+    }
+
+    /// What a question is known by.
+    pub(super) fn key(&self, question: &[&[u8]]) -> Hash {
+        sign_parts(&self.key, question)
+    }
+
+    /// The answer, if it is still good.
+    pub(super) fn get(&self, key: &Hash) -> Option<V> {
+        self.answers.lock().get(key, Instant::now())
+    }
+
+    /// Notes an answer that is good until then.
+    pub(super) fn put(&self, key: Hash, answer: V, until: Instant) {
+        self.answers.lock().put(key, answer, until);
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.answers.lock().len()
+    }
+}
 
 /// Two halves: what was asked for since the newer half was begun, and what was before. A full newer half becomes the
 /// older one, whose entries are then gone.
-pub(super) struct Cache<K, V> {
+struct Cache<K, V> {
     newer: HashMap<K, (V, Instant)>,
     older: HashMap<K, (V, Instant)>,
     half_max: usize,
 }
 
-impl<K: Hash + Eq + Clone, V: Clone> Cache<K, V> {
+impl<K: std::hash::Hash + Eq + Clone, V: Clone> Cache<K, V> {
     /// A cache of at most `max` entries; with 0 it keeps nothing.
-    pub(super) fn new(max: usize) -> Self {
+    fn new(max: usize) -> Self {
         Cache { newer: HashMap::new(), older: HashMap::new(), half_max: max.div_ceil(2) }
     }
 
     /// What is known for a key, if it is still good.
-    pub(super) fn get(&mut self, key: &K, now: Instant) -> Option<V> {
+    fn get(&mut self, key: &K, now: Instant) -> Option<V> {
         if let Some((value, until)) = self.newer.get(key) {
             return (now < *until).then(|| value.clone());
         }
@@ -33,7 +70,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Cache<K, V> {
     }
 
     /// Notes a value that is good until then.
-    pub(super) fn put(&mut self, key: K, value: V, until: Instant) {
+    fn put(&mut self, key: K, value: V, until: Instant) {
         if self.half_max == 0 {
             return;
         }
@@ -45,7 +82,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Cache<K, V> {
     }
 
     /// How many entries it has.
-    pub(super) fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.newer.len() + self.older.len()
     }
 }

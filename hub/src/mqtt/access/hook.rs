@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::hmac;
 use bytestring::ByteString;
-use parking_lot::Mutex;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use tidemill_connectors::Secret;
@@ -15,14 +13,14 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::acl::Grants;
-use super::cache::Cache;
+use super::cache::Memory;
 use super::identity::{Identity, Login};
 
 /// Most bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
 /// The keys of `http:` below `authentication`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub struct HookSettings {
     /// Where to ask.
@@ -104,9 +102,19 @@ struct Answer {
     groups: Vec<String>,
     #[serde(default)]
     permissions: Option<Grants>,
-    /// Seconds for which it is so.
+    /// Seconds for which the answer need not be asked for again.
     #[serde(default)]
     ttl: Option<u64>,
+    /// Seconds after which a connection that it lets in ends.
+    #[serde(default)]
+    expires: Option<u64>,
+}
+
+/// An answer, and when it came.
+#[derive(Clone)]
+struct Answered {
+    answer: Arc<Answer>,
+    at: Instant,
 }
 
 /// What came of asking.
@@ -126,9 +134,7 @@ pub(super) struct Hook {
     headers: HeaderMap,
     http: reqwest::Client,
     room: Semaphore,
-    answers: Mutex<Cache<[u8; 32], Arc<Answer>>>,
-    /// Answers are known by a keyed hash of the question: no password stays in memory.
-    key: hmac::Key,
+    answers: Arc<Memory<Answered>>,
 }
 
 impl Hook {
@@ -146,15 +152,24 @@ impl Hook {
             headers,
             http: http_client(settings.timeout)?,
             room: Semaphore::new(settings.requests_max),
-            answers: Mutex::new(Cache::new(settings.cache_max)),
-            key: hmac::Key::new(hmac::HMAC_SHA256, &super::secret()?),
+            answers: Arc::new(Memory::new(settings.cache_max)?),
             settings,
         })
     }
 
+    /// Takes over what another remembers, if it was set alike. Whether both ask the same place in the same way, so that what
+    /// the other said counts here: how long and how often they ask does not matter for that, nor what a secret is by now.
+    pub(super) fn follow(&mut self, before: &Hook) -> bool {
+        let (own, old) = (&self.settings, &before.settings);
+        if own == old {
+            self.answers = Arc::clone(&before.answers);
+        }
+        (&own.url, &own.headers) == (&old.url, &old.headers)
+    }
+
     /// Answers remembered.
     pub(super) fn remembered(&self) -> usize {
-        self.answers.lock().len()
+        self.answers.len()
     }
 
     /// Asks, or remembers.
@@ -163,9 +178,9 @@ impl Hook {
             Ok(question) => question,
             Err(error) => return Asked::Failed(error.to_string()),
         };
-        let key = super::to_32(hmac::sign(&self.key, &question).as_ref());
-        if let Some(answer) = self.answers.lock().get(&key, Instant::now()) {
-            return identity(&answer, login);
+        let key = self.answers.key(&[&question]);
+        if let Some(answered) = self.answers.get(&key) {
+            return answered.identity(login);
         }
         let began = Instant::now();
         let answer = match timeout(self.settings.timeout, self.ask(question)).await {
@@ -174,19 +189,21 @@ impl Hook {
         };
         metrics::histogram!("tidemill_mqtt_access_hook_seconds").record(began.elapsed().as_secs_f64());
         let answer = match answer {
-            Ok(answer) => Arc::new(answer),
+            Ok(answer) => Answered { answer: Arc::new(answer), at: Instant::now() },
             Err(error) => return Asked::Failed(error),
         };
         // A no is remembered only where the answer says for how long: who was just let in should not wait.
-        let ttl = match (answer.ttl, answer.allow) {
+        let Answer { ttl, allow, expires, .. } = *answer.answer;
+        let ttl = match (ttl, allow) {
             (Some(seconds), _) => Duration::from_secs(seconds),
             (None, true) => self.settings.ttl,
             (None, false) => Duration::ZERO,
         };
-        if let Some(until) = Instant::now().checked_add(ttl).filter(|_| !ttl.is_zero()) {
-            self.answers.lock().put(key, Arc::clone(&answer), until);
+        let ttl = expires.map_or(ttl, |seconds| ttl.min(Duration::from_secs(seconds)));
+        if let Some(until) = answer.at.checked_add(ttl).filter(|_| !ttl.is_zero()) {
+            self.answers.put(key, answer.clone(), until);
         }
-        identity(&answer, login)
+        answer.identity(login)
     }
 
     async fn ask(&self, question: Vec<u8>) -> Result<Answer, String> {
@@ -203,13 +220,18 @@ impl Hook {
     }
 }
 
-fn identity(answer: &Answer, login: &Login<'_>) -> Asked {
-    if !answer.allow {
-        return Asked::Denied;
+impl Answered {
+    fn identity(&self, login: &Login<'_>) -> Asked {
+        let Answered { answer, at } = self;
+        if !answer.allow {
+            return Asked::Denied;
+        }
+        let user = answer.user.as_deref().or(login.user).map(ByteString::from);
+        let groups = answer.groups.iter().map(|group| ByteString::from(&**group)).collect();
+        let good_for =
+            answer.expires.map(|seconds| Duration::from_secs(seconds).saturating_sub(at.elapsed()));
+        Asked::Allowed(Identity { user, groups, grants: answer.permissions.clone(), key: None, good_for })
     }
-    let user = answer.user.as_deref().or(login.user).map(ByteString::from);
-    let groups = answer.groups.iter().map(|group| ByteString::from(&**group)).collect();
-    Asked::Allowed(Identity { user, groups, grants: answer.permissions.clone(), good_for: None })
 }
 
 /// A client that follows no redirection and asks no proxy that the environment names: an answer from elsewhere is none, and

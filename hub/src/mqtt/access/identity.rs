@@ -7,6 +7,7 @@ use bytestring::ByteString;
 
 use super::super::peer::Certificate;
 use super::acl::Grants;
+use super::digest::Hash;
 
 /// Who a client is, in the eyes of a source of authentication.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +18,8 @@ pub(crate) struct Identity {
     pub groups: Vec<ByteString>,
     /// What the source lets it do.
     pub grants: Option<Grants>,
+    /// The key that signed for it, by its hash.
+    pub key: Option<Hash>,
     /// How long it is so.
     pub good_for: Option<Duration>,
 }

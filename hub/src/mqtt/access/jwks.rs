@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -14,6 +15,8 @@ use tidemill_rules::units;
 use tokio::sync::Mutex;
 use tracing::{info, warn};
 
+use super::digest::{Hash, hash};
+
 /// Most bytes of a file or an answer with keys.
 const BYTES_MAX: usize = 1 << 20;
 /// Most keys taken from one place.
@@ -24,7 +27,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(5);
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// The keys of `keys:`; one of the first three.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub struct KeySettings {
     /// A PEM file with a public key, or a JSON file with a JWK or a JWK set.
@@ -50,11 +53,14 @@ pub(super) struct Key {
     id: Option<String>,
     algorithm: Option<Algorithm>,
     pub(super) key: DecodingKey,
+    /// Tells it from others, whatever it is called.
+    pub(super) hash: Hash,
 }
 
 impl Key {
-    fn plain(key: DecodingKey) -> Key {
-        Key { id: None, algorithm: None, key }
+    /// A key that says no more of itself, as it is written.
+    fn plain(key: DecodingKey, written: &[u8]) -> Key {
+        Key { id: None, algorithm: None, key, hash: hash(written) }
     }
 
     /// A key of a set, if it is one to check signatures with.
@@ -68,7 +74,8 @@ impl Key {
             Some(named) => Some(Algorithm::try_from(named).ok()?),
             None => None,
         };
-        Some(Key { id: jwk.common.key_id.clone(), algorithm, key: DecodingKey::from_jwk(&jwk).ok()? })
+        let hash = hash(&serde_json::to_vec(&jwk.algorithm).ok()?);
+        Some(Key { id: jwk.common.key_id.clone(), algorithm, key: DecodingKey::from_jwk(&jwk).ok()?, hash })
     }
 
     fn fits(&self, algorithm: Algorithm) -> bool {
@@ -86,7 +93,8 @@ impl Keys {
         if !bytes.trim_ascii_start().starts_with(b"{") {
             let kinds = [DecodingKey::from_rsa_pem, DecodingKey::from_ec_pem, DecodingKey::from_ed_pem];
             let key = kinds.iter().find_map(|read| read(bytes).ok());
-            return Ok(Keys(vec![Key::plain(key.ok_or("neither a PEM with a public key nor a JWK set")?)]));
+            let key = key.ok_or("neither a PEM with a public key nor a JWK set")?;
+            return Ok(Keys(vec![Key::plain(key, bytes)]));
         }
         let value: Value = serde_json::from_slice(bytes).map_err(|_| "not JSON")?;
         let keys: Vec<Key> = match value.get("keys") {
@@ -95,6 +103,10 @@ impl Keys {
             None => Key::of_jwk(&value).into_iter().collect(),
         };
         if keys.is_empty() { Err("no key in it can check signatures") } else { Ok(Keys(keys)) }
+    }
+
+    fn has(&self, hash: &Hash) -> bool {
+        self.0.iter().any(|key| key.hash == *hash)
     }
 
     fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Vec<Key> {
@@ -117,6 +129,8 @@ struct Remote {
 pub(super) struct KeyRing {
     keys: ArcSwap<Keys>,
     remote: Option<Remote>,
+    /// A key has gone since this was last looked at.
+    lost: AtomicBool,
 }
 
 impl KeyRing {
@@ -126,11 +140,16 @@ impl KeyRing {
             let http = super::hook::http_client(ANSWER_MAX)?;
             let (url, refresh) = (url.clone(), settings.refresh.max(ASK_AGAIN));
             let remote = Remote { url, http, refresh, asked: Mutex::new(None) };
-            return Ok(KeyRing { keys: ArcSwap::default(), remote: Some(remote) });
+            return Ok(KeyRing {
+                keys: ArcSwap::default(),
+                remote: Some(remote),
+                lost: AtomicBool::new(false),
+            });
         }
         if let Some(secret) = &settings.secret {
             let secret = secret.reveal().map_err(|error| error.to_string())?;
-            return Ok(KeyRing::fixed(Keys(vec![Key::plain(DecodingKey::from_secret(secret.as_bytes()))])));
+            let key = DecodingKey::from_secret(secret.as_bytes());
+            return Ok(KeyRing::fixed(Keys(vec![Key::plain(key, secret.as_bytes())])));
         }
         let path = settings.file.clone().unwrap_or_default();
         let failed = |what: &dyn std::fmt::Display| format!("key file {}: {what}", path.display());
@@ -139,7 +158,7 @@ impl KeyRing {
     }
 
     pub(super) fn fixed(keys: Keys) -> KeyRing {
-        KeyRing { keys: ArcSwap::from_pointee(keys), remote: None }
+        KeyRing { keys: ArcSwap::from_pointee(keys), remote: None, lost: AtomicBool::new(false) }
     }
 
     /// Takes over the keys that another has from the same URL.
@@ -155,6 +174,11 @@ impl KeyRing {
         self.keys.load().0.is_empty()
     }
 
+    /// Whether a key is among them.
+    pub(super) fn has(&self, hash: &Hash) -> bool {
+        self.keys.load().has(hash)
+    }
+
     /// Keys that a token may be signed with. Asks for new ones if there are none.
     pub(super) async fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Vec<Key> {
         let found = self.keys.load().find(id, algorithm);
@@ -163,12 +187,13 @@ impl KeyRing {
         self.keys.load().find(id, algorithm)
     }
 
-    /// Asks for the keys again if it is time.
-    pub(super) async fn refresh(&self) {
+    /// Asks for the keys again if it is time; whether one has gone since it was last called.
+    pub(super) async fn refresh(&self) -> bool {
         if let Some(remote) = &self.remote {
             let after = if self.is_empty() { ASK_AGAIN } else { remote.refresh };
             self.ask(remote, after).await;
         }
+        self.lost.swap(false, Ordering::AcqRel)
     }
 
     /// Asks, if nobody has within `after`. One asks at a time. Without a good answer the keys stay as they are.
@@ -184,7 +209,11 @@ impl KeyRing {
         match fetched {
             Ok(keys) => {
                 info!(url = remote.url, keys = keys.0.len(), "keys for tokens were fetched");
-                self.keys.store(Arc::new(keys));
+                let keys = Arc::new(keys);
+                let before = self.keys.swap(Arc::clone(&keys));
+                if before.0.iter().any(|key| !keys.has(&key.hash)) {
+                    self.lost.store(true, Ordering::Release);
+                }
             }
             Err(error) => {
                 let kept = self.keys.load().0.len();

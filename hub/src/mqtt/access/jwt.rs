@@ -19,7 +19,7 @@ const TOKEN_BYTES_MAX: usize = 16 << 10;
 const GROUPS_MAX: usize = 64;
 
 /// The keys of `jwt:`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub struct JwtSettings {
     /// Where the keys come from.
@@ -85,6 +85,14 @@ impl Jwt {
         Jwt { settings, keys }
     }
 
+    /// Takes over the keys that another has from the same URL. Whether both make the same of a token; keys do not matter
+    /// for that.
+    pub(super) fn follow(&self, before: &Jwt) -> bool {
+        self.keys.follow(&before.keys);
+        let keys = self.settings.keys.clone();
+        JwtSettings { keys, ..before.settings.clone() } == self.settings
+    }
+
     /// Whom a token says a client is.
     pub(super) async fn admit(&self, client: &str, token: &[u8]) -> Result<Identity, TokenError> {
         let refused = |what: String| Err(TokenError::Refused(what));
@@ -108,7 +116,7 @@ impl Jwt {
         let mut error = String::new();
         for key in keys {
             match self.check(token, header.alg, &key) {
-                Ok(claims) => return self.identity(client, &claims),
+                Ok(claims) => return self.identity(client, &claims, &key),
                 Err(why) => error = format!("the token is not good: {why}"),
             }
         }
@@ -137,7 +145,7 @@ impl Jwt {
         decode::<Value>(token, &key.key, &validation).map(|token| token.claims)
     }
 
-    fn identity(&self, client: &str, claims: &Value) -> Result<Identity, TokenError> {
+    fn identity(&self, client: &str, claims: &Value, key: &Key) -> Result<Identity, TokenError> {
         let refused = |what: String| Err(TokenError::Refused(what));
         let text = |name: &str| claim(claims, name).and_then(Value::as_str).map(ByteString::from);
         if let Some(name) = &self.settings.client
@@ -169,7 +177,7 @@ impl Jwt {
         let left = Duration::try_from_secs_f64(expires_s)
             .ok()
             .map(|since| (since + self.settings.leeway).saturating_sub(since_epoch()));
-        Ok(Identity { user: Some(user), groups, grants, good_for: left })
+        Ok(Identity { user: Some(user), groups, grants, key: Some(key.hash), good_for: left })
     }
 }
 

@@ -18,12 +18,14 @@
 //! - `scram`: SCRAM-SHA-256, with the credentials of the password file
 //! - `standing`: what a connection knows of who it is
 //! - `cache`: answers that are good for a while
+//! - `digest`: hashes
 //! - `stats`: what is counted
 
 pub mod acl;
 mod cache;
 pub mod certificates;
 pub mod cover;
+mod digest;
 pub mod hook;
 pub(super) mod identity;
 pub mod jwks;
@@ -113,13 +115,11 @@ impl Access {
     }
 
     /// Takes over from the one before what would have to be asked for again.
-    pub fn follow(&self, before: &Access) {
-        for source in &self.sources {
-            let same = |other: &&Arc<Source>| other.name == source.name;
-            if let (Kind::Jwt(jwt), Some(Kind::Jwt(old))) =
-                (&source.kind, before.sources.iter().find(same).map(|old| &old.kind))
-            {
-                jwt.keys.follow(&old.keys);
+    pub fn follow(&mut self, before: &Access) {
+        // Nobody else has them yet.
+        for source in self.sources.iter_mut().filter_map(Arc::get_mut) {
+            if let Some(old) = before.sources.iter().find(|old| old.name == source.name) {
+                source.follow(old);
             }
         }
     }
@@ -148,7 +148,7 @@ impl Access {
             match source.ask(login, &self.room).await {
                 Word::Known(identity) => {
                     stats::decided(&source.name, "accepted");
-                    return Ok(self.standing(login, identity, Some(&source.name), None));
+                    return Ok(self.standing(login, identity, Some(source.number), None));
                 }
                 Word::Pass => {}
                 Word::Refused(what) => {
@@ -205,7 +205,7 @@ impl Access {
         &self,
         login: &Login<'_>,
         identity: Identity,
-        source: Option<&str>,
+        source: Option<u64>,
         method: Option<&'static str>,
     ) -> Box<Standing> {
         let subject = Subject {
@@ -235,14 +235,14 @@ impl Access {
         standing.permissions = acl.map(|acl| Arc::new(Permissions::new(&acl, &standing.subject, grants)));
     }
 
-    /// Looks again at somebody who was let in before.
-    pub(super) fn review(&self, standing: &mut Standing) -> Result<(), Denied> {
-        let known = match &standing.source {
-            None => self.lets_anybody_in(&standing.subject.listener),
-            Some(name) => {
-                let mut sources = self.sources(&standing.subject.listener);
-                let source = sources.find(|source| source.name == *name);
-                source.is_some_and(|source| source.still_knows(standing.subject.user.as_deref()))
+    /// Looks again at somebody who was let in before; `login` has no password.
+    pub(super) fn review(&self, login: &Login<'_>, standing: &mut Standing) -> Result<(), Denied> {
+        let known = match standing.source {
+            None => self.lets_anybody_in(login.listener),
+            Some(number) => {
+                let mut sources = self.sources(login.listener);
+                let source = sources.find(|source| source.number == number);
+                source.is_some_and(|source| source.still_knows(login, &standing.identity))
             }
         };
         if !known {
@@ -291,7 +291,7 @@ impl Access {
         let source = self.sources(login.listener).find(of_user).ok_or(NOT_PROVEN)?;
         stats::decided(&source.name, "accepted");
         let identity = Identity { user: Some(user.as_str().into()), ..Identity::default() };
-        Ok((self.standing(login, identity, Some(&source.name), Some(scram::METHOD)), answer))
+        Ok((self.standing(login, identity, Some(source.number), Some(scram::METHOD)), answer))
     }
 
     /// Looks at files and URLs; whether somebody may not be known any more.
@@ -328,11 +328,5 @@ fn secret() -> Result<[u8; 32], &'static str> {
     Ok(secret)
 }
 
-/// Bytes of which there are 32.
-fn to_32(bytes: &[u8]) -> [u8; 32] {
-    let mut all = [0; 32];
-    for (to, from) in all.iter_mut().zip(bytes) {
-        *to = *from;
-    }
-    all
-}
+#[cfg(test)]
+mod tests;

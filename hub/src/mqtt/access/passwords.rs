@@ -14,13 +14,12 @@ use arc_swap::ArcSwap;
 use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
-use aws_lc_rs::hmac;
 use bytestring::ByteString;
 use foldhash::{HashMap, HashMapExt};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::cache::Cache;
+use super::cache::Memory;
 use super::scram::Credentials;
 
 /// Largest password file in bytes.
@@ -199,8 +198,7 @@ pub(super) struct Passwords {
     users: ArcSwap<Users>,
     stamp: Mutex<Stamp>,
     /// Passwords that were right, by a keyed hash of user, hash and password: a device that comes back costs no argon2.
-    verified: Mutex<Cache<[u8; 32], ()>>,
-    key: hmac::Key,
+    verified: Arc<Memory<()>>,
 }
 
 impl Passwords {
@@ -208,14 +206,19 @@ impl Passwords {
     pub(super) fn open(path: &Path) -> Result<Passwords, PasswordFileError> {
         let stamp = stamp(path);
         let users = Users::read(path)?;
-        let secret = super::secret().map_err(|error| PasswordFileError::Hash(error.to_owned()))?;
+        let verified =
+            Memory::new(VERIFIED_MAX).map_err(|error| PasswordFileError::Hash(error.to_owned()))?;
         Ok(Passwords {
             path: path.to_owned(),
             users: ArcSwap::from_pointee(users),
             stamp: Mutex::new(stamp),
-            verified: Mutex::new(Cache::new(VERIFIED_MAX)),
-            key: hmac::Key::new(hmac::HMAC_SHA256, &secret),
+            verified: Arc::new(verified),
         })
+    }
+
+    /// Takes over what another remembers. It is known by the hash in the file, so that it counts for that alone.
+    pub(super) fn follow(&mut self, before: &Passwords) {
+        self.verified = Arc::clone(&before.verified);
     }
 
     /// Reads the file again if it has changed; whether it has. Blocks.
@@ -247,7 +250,7 @@ impl Passwords {
 
     /// Passwords remembered.
     pub(super) fn remembered(&self) -> usize {
-        self.verified.lock().len()
+        self.verified.len()
     }
 
     /// Whether the password is right. Argon2 runs on a thread for such work, as many at a time as `room` has.
@@ -255,24 +258,15 @@ impl Passwords {
         let Some(hash) = self.users.load().0.get(user).map(|user| Arc::clone(&user.hash)) else {
             return Verified::Unknown;
         };
-        let key = self.remember_as(user, &hash, password);
-        if self.verified.lock().get(&key, Instant::now()).is_some() {
+        let key = self.verified.key(&[user.as_bytes(), hash.as_bytes(), password]);
+        if self.verified.get(&key).is_some() {
             return Verified::Right;
         }
         if !argon2_fits(hash, ByteString::from(user), password, room).await {
             return Verified::Wrong;
         }
-        self.verified.lock().put(key, (), Instant::now() + VERIFIED_FOR);
+        self.verified.put(key, (), Instant::now() + VERIFIED_FOR);
         Verified::Right
-    }
-
-    fn remember_as(&self, user: &str, hash: &str, password: &[u8]) -> [u8; 32] {
-        let mut context = hmac::Context::with_key(&self.key);
-        for part in [user.as_bytes(), hash.as_bytes(), password] {
-            context.update(&(part.len() as u64).to_be_bytes());
-            context.update(part);
-        }
-        super::to_32(context.sign().as_ref())
     }
 }
 

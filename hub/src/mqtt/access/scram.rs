@@ -6,9 +6,11 @@
 use std::fmt::Write;
 use std::num::NonZeroU32;
 
-use aws_lc_rs::{constant_time, digest, hmac, pbkdf2, rand};
+use aws_lc_rs::{constant_time, hmac, pbkdf2, rand};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+
+use super::digest::{self, HASH_BYTES, Hash, hash};
 
 /// The method's name in CONNECT and AUTH.
 pub const METHOD: &str = "SCRAM-SHA-256";
@@ -16,8 +18,6 @@ pub const METHOD: &str = "SCRAM-SHA-256";
 const ITERATIONS: NonZeroU32 = NonZeroU32::new(15_000).expect("it is not 0");
 /// Bytes of the salt of new credentials.
 const SALT_BYTES: usize = 16;
-/// Bytes of a SHA-256.
-const HASH_BYTES: usize = digest::SHA256_OUTPUT_LEN;
 /// Bytes of randomness in the server's part of a nonce.
 const NONCE_BYTES: usize = 18;
 /// Longest message of a client in bytes.
@@ -39,8 +39,8 @@ pub enum ScramError {
 pub struct Credentials {
     iterations: u32,
     salt: Vec<u8>,
-    stored_key: [u8; HASH_BYTES],
-    server_key: [u8; HASH_BYTES],
+    stored_key: Hash,
+    server_key: Hash,
 }
 
 impl Credentials {
@@ -99,22 +99,8 @@ impl Credentials {
     }
 }
 
-fn sign(key: &[u8], data: &[u8]) -> [u8; HASH_BYTES] {
-    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), data);
-    to_hash(tag.as_ref())
-}
-
-fn hash(data: &[u8]) -> [u8; HASH_BYTES] {
-    to_hash(digest::digest(&digest::SHA256, data).as_ref())
-}
-
-/// Bytes of which there are as many as SHA-256 has.
-fn to_hash(bytes: &[u8]) -> [u8; HASH_BYTES] {
-    let mut hash = [0; HASH_BYTES];
-    for (to, from) in hash.iter_mut().zip(bytes) {
-        *to = *from;
-    }
-    hash
+fn sign(key: &[u8], data: &[u8]) -> Hash {
+    digest::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), data)
 }
 
 /// An exchange whose first message was answered.

@@ -1,6 +1,7 @@
 //! [`Source`]: one source of authentication at work.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use tokio::sync::Semaphore;
@@ -14,9 +15,14 @@ use super::jwt::{Jwt, TokenError};
 use super::passwords::{Passwords, Verified};
 use super::settings::{SourceKind, SourceSettings};
 
+/// Numbers given so far.
+static NUMBERS: AtomicU64 = AtomicU64::new(0);
+
 /// See the module's text.
 pub(super) struct Source {
     pub(super) name: String,
+    /// Its own, also after a reload, as long as what it said of somebody before can be looked at again, or counts anyway.
+    pub(super) number: u64,
     pub(super) kind: Kind,
 }
 
@@ -56,7 +62,7 @@ impl Source {
             }
         };
         match kind {
-            Ok(kind) => Ok(Source { name, kind }),
+            Ok(kind) => Ok(Source { name, number: NUMBERS.fetch_add(1, Ordering::Relaxed), kind }),
             Err(error) => Err(format!("access: `{name}`: {error}")),
         }
     }
@@ -92,11 +98,35 @@ impl Source {
         }
     }
 
-    /// Whether somebody whom it has let in is still known to it.
-    pub(super) fn still_knows(&self, user: Option<&str>) -> bool {
+    /// Takes the place of the source of its name at a reload.
+    pub(super) fn follow(&mut self, before: &Source) {
+        let goes_on = match (&mut self.kind, &before.kind) {
+            // Another file is looked into for the same user.
+            (Kind::Passwords(own), Kind::Passwords(old)) => {
+                own.follow(old);
+                true
+            }
+            (Kind::Jwt(own), Kind::Jwt(old)) => own.follow(old),
+            (Kind::Certificates(_), Kind::Certificates(_)) => true,
+            (Kind::Http(own), Kind::Http(old)) => own.follow(old),
+            _ => false,
+        };
+        if goes_on {
+            self.number = before.number;
+        }
+    }
+
+    /// Whether somebody whom it has let in is still known to it, as far as that can be found out without a password: the
+    /// user is in the file, the key that signed the token is among the keys, the certificate still names the user. An endpoint
+    /// is not asked again.
+    pub(super) fn still_knows(&self, login: &Login<'_>, identity: &Identity) -> bool {
         match &self.kind {
-            Kind::Passwords(passwords) => user.is_some_and(|user| passwords.has(user)),
-            Kind::Jwt(_) | Kind::Certificates(_) | Kind::Http(_) => true,
+            Kind::Passwords(passwords) => identity.user.as_deref().is_some_and(|user| passwords.has(user)),
+            Kind::Jwt(jwt) => identity.key.is_some_and(|key| jwt.keys.has(&key)),
+            Kind::Certificates(settings) => {
+                settings.admit(login).is_some_and(|named| named.user == identity.user)
+            }
+            Kind::Http(_) => true,
         }
     }
 
@@ -108,10 +138,7 @@ impl Source {
                 let read = tokio::task::spawn_blocking(move || source.read_again());
                 read.await.unwrap_or(false)
             }
-            Kind::Jwt(jwt) => {
-                jwt.keys.refresh().await;
-                false
-            }
+            Kind::Jwt(jwt) => jwt.keys.refresh().await,
             Kind::Certificates(_) | Kind::Http(_) => false,
         }
     }

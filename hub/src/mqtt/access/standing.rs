@@ -14,8 +14,8 @@ use super::stats;
 pub(in super::super) struct Standing {
     pub(super) subject: Subject,
     pub(super) identity: Identity,
-    /// The source that knows it; `None` if nobody in particular was let in.
-    pub(super) source: Option<String>,
+    /// The number of the source that knows it; `None` if nobody in particular was let in.
+    pub(super) source: Option<u64>,
     /// What it may do; everything if there are no rules.
     pub(super) permissions: Option<Arc<Permissions>>,
     /// When it is not so any more.
@@ -32,14 +32,14 @@ impl Standing {
     pub(super) fn new(
         subject: Subject,
         identity: Identity,
-        source: Option<&str>,
+        source: Option<u64>,
         method: Option<&'static str>,
     ) -> Self {
         let expires = identity.good_for.and_then(|left| Instant::now().checked_add(left));
         Standing {
             subject,
             identity,
-            source: source.map(str::to_owned),
+            source,
             permissions: None,
             expires,
             method,

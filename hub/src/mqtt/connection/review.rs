@@ -8,6 +8,7 @@ use super::super::access::identity::Login;
 use super::super::access::{Standing, stats};
 use super::super::codec::topic::Requested;
 use super::super::codec::{Auth, Packet, ReasonCode};
+use super::super::peer::Peer;
 use super::super::session::{Session, SubscriptionKey};
 use super::{Close, Connection};
 
@@ -20,18 +21,30 @@ pub(super) fn not_allowed(standing: &mut Standing, session: &Session) -> Vec<Sub
     denied.map(|(key, _)| key).collect()
 }
 
+/// What is still there of what a client came with.
+fn login_without_password<'a>(session: &'a Session, peer: &'a Peer) -> Login<'a> {
+    Login {
+        client: &session.client,
+        user: None,
+        password: None,
+        address: peer.address.ip(),
+        listener: &peer.listener.options.name,
+        certificate: peer.certificate.as_deref(),
+    }
+}
+
 impl Connection {
     /// When the client is not who it is any more.
     pub(super) fn expires(&self) -> Option<Instant> {
         self.standing.as_ref()?.expires
     }
 
-    /// Ends the connection of a client whose token has expired.
+    /// Ends the connection of a client whose token, or whose endpoint's answer, has expired.
     pub(super) fn check_expiry(&self) -> Result<(), Close> {
         match self.expires() {
             Some(at) if at <= Instant::now() => Err(Close::Refused {
                 reason: ReasonCode::NOT_AUTHORIZED,
-                what: "the token has expired; connect with a new one",
+                what: "what the client was let in with has expired; connect anew",
             }),
             _ => Ok(()),
         }
@@ -53,7 +66,8 @@ impl Connection {
                 what: "clients have to say who they are now; connect again",
             });
         };
-        let what = if let Err(denied) = access.review(standing) {
+        let login = login_without_password(&self.session, &self.peer);
+        let what = if let Err(denied) = access.review(&login, standing) {
             self.session.will = None;
             denied.what
         } else if let Some(will) = &self.session.will
@@ -103,14 +117,7 @@ impl Connection {
                 Ok(())
             }
             (ReasonCode::CONTINUE_AUTHENTICATION, Some(exchange)) => {
-                let login = Login {
-                    client: &self.session.client,
-                    user: None,
-                    password: None,
-                    address: self.peer.address.ip(),
-                    listener,
-                    certificate: self.peer.certificate.as_deref(),
-                };
+                let login = login_without_password(&self.session, &self.peer);
                 let (proven, answer) = access
                     .finish(&login, exchange, &message)
                     .map_err(|denied| Close::Refused { reason: denied.reason, what: denied.what })?;

@@ -3,6 +3,7 @@
 //! # Layout
 //! - [`ownership`] whose a session is
 //! - [`passwords`] the password file and `tidemill passwd`
+//! - [`reload`] sources that change
 //! - [`rules`] rules about topics: reason codes, reload, explaining
 //! - [`scram`] enhanced authentication, with somebody else's client
 //! - [`tokens`] JSON Web Tokens and the URL of their keys
@@ -11,6 +12,7 @@
 mod hook;
 mod ownership;
 mod passwords;
+mod reload;
 mod rules;
 mod scram;
 mod tokens;

@@ -15,13 +15,13 @@ use tidemill_tests::wait;
 use super::{LIMIT, connack, hub};
 
 /// A key that signs tokens.
-struct Signer {
+pub(super) struct Signer {
     id: &'static str,
     pair: KeyPair,
 }
 
 impl Signer {
-    fn new(id: &'static str) -> Signer {
+    pub(super) fn new(id: &'static str) -> Signer {
         Signer { id, pair: KeyPair::generate().unwrap() }
     }
 
@@ -33,7 +33,7 @@ impl Signer {
         json!({"kty": "EC", "crv": "P-256", "use": "sig", "kid": self.id, "x": part(1..33), "y": part(33..65)})
     }
 
-    fn token(&self, good_for_s: i64, more: Value) -> String {
+    pub(super) fn token(&self, good_for_s: i64, more: Value) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
         let mut claims = json!({"sub": "bob", "iss": "test", "exp": now + good_for_s});
         claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -43,7 +43,7 @@ impl Signer {
     }
 }
 
-fn publish_keys(server: &HttpFunction, signers: &[&Signer]) {
+pub(super) fn publish_keys(server: &HttpFunction, signers: &[&Signer]) {
     let keys: Vec<Value> = signers.iter().map(|signer| signer.jwk()).collect();
     let body = json!({ "keys": keys }).to_string();
     server.reply("/keys", move |_| (StatusCode::OK, body.clone().into()));
