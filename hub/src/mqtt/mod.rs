@@ -131,7 +131,8 @@ impl Broker {
             runtime.spawn(sys::run(Arc::clone(shared)));
         }
         if let Some(runtime) = threads.next() {
-            runtime.spawn(access::watch(Arc::clone(shared)));
+            runtime.spawn(access::watch_files(Arc::clone(shared)));
+            runtime.spawn(access::watch_keys(Arc::clone(shared)));
         }
         for (socket, listener) in sockets.into_iter().zip(broker.listeners.iter().cloned()) {
             if let Some(runtime) = threads.next() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use jsonwebtoken::jwk::{Jwk, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
@@ -100,9 +100,9 @@ impl Keys {
         let keys: Vec<Key> = match value.get("keys") {
             Some(Value::Array(keys)) => keys.iter().take(KEYS_MAX).filter_map(Key::of_jwk).collect(),
             Some(_) => return Err("its `keys` are no list"),
-            None => Key::of_jwk(&value).into_iter().collect(),
+            None => vec![Key::of_jwk(&value).ok_or("neither a JWK set nor a JWK that can check signatures")?],
         };
-        if keys.is_empty() { Err("no key in it can check signatures") } else { Ok(Keys(keys)) }
+        Ok(Keys(keys))
     }
 
     fn has(&self, hash: &Hash) -> bool {
@@ -127,7 +127,8 @@ struct Remote {
 
 /// See the module's text.
 pub(super) struct KeyRing {
-    keys: ArcSwap<Keys>,
+    /// `None` until a URL has answered.
+    keys: ArcSwapOption<Keys>,
     remote: Option<Remote>,
     /// A key has gone since this was last looked at.
     lost: AtomicBool,
@@ -141,7 +142,7 @@ impl KeyRing {
             let (url, refresh) = (url.clone(), settings.refresh.max(ASK_AGAIN));
             let remote = Remote { url, http, refresh, asked: Mutex::new(None) };
             return Ok(KeyRing {
-                keys: ArcSwap::default(),
+                keys: ArcSwapOption::empty(),
                 remote: Some(remote),
                 lost: AtomicBool::new(false),
             });
@@ -154,11 +155,15 @@ impl KeyRing {
         let path = settings.file.clone().unwrap_or_default();
         let failed = |what: &dyn std::fmt::Display| format!("key file {}: {what}", path.display());
         let bytes = std::fs::read(&path).map_err(|error| failed(&error))?;
-        Keys::parse(&bytes).map(KeyRing::fixed).map_err(|what| failed(&what))
+        match Keys::parse(&bytes) {
+            Ok(keys) if keys.0.is_empty() => Err(failed(&"no key in it can check signatures")),
+            Ok(keys) => Ok(KeyRing::fixed(keys)),
+            Err(what) => Err(failed(&what)),
+        }
     }
 
     pub(super) fn fixed(keys: Keys) -> KeyRing {
-        KeyRing { keys: ArcSwap::from_pointee(keys), remote: None, lost: AtomicBool::new(false) }
+        KeyRing { keys: ArcSwapOption::from_pointee(keys), remote: None, lost: AtomicBool::new(false) }
     }
 
     /// Takes over the keys that another has from the same URL.
@@ -169,28 +174,29 @@ impl KeyRing {
         }
     }
 
-    /// Whether there are no keys.
-    pub(super) fn is_empty(&self) -> bool {
-        self.keys.load().0.is_empty()
+    /// Whether it is not known yet which keys there are.
+    pub(super) fn is_unknown(&self) -> bool {
+        self.keys.load().is_none()
     }
 
     /// Whether a key is among them.
     pub(super) fn has(&self, hash: &Hash) -> bool {
-        self.keys.load().has(hash)
+        self.keys.load().as_ref().is_some_and(|keys| keys.has(hash))
     }
 
     /// Keys that a token may be signed with. Asks for new ones if there are none.
     pub(super) async fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Vec<Key> {
-        let found = self.keys.load().find(id, algorithm);
+        let find = || self.keys.load().as_ref().map(|keys| keys.find(id, algorithm)).unwrap_or_default();
+        let found = find();
         let Some(remote) = self.remote.as_ref().filter(|_| found.is_empty()) else { return found };
         self.ask(remote, ASK_AGAIN).await;
-        self.keys.load().find(id, algorithm)
+        find()
     }
 
     /// Asks for the keys again if it is time; whether one has gone since it was last called.
     pub(super) async fn refresh(&self) -> bool {
         if let Some(remote) = &self.remote {
-            let after = if self.is_empty() { ASK_AGAIN } else { remote.refresh };
+            let after = if self.is_unknown() { ASK_AGAIN } else { remote.refresh };
             self.ask(remote, after).await;
         }
         self.lost.swap(false, Ordering::AcqRel)
@@ -210,13 +216,13 @@ impl KeyRing {
             Ok(keys) => {
                 info!(url = remote.url, keys = keys.0.len(), "keys for tokens were fetched");
                 let keys = Arc::new(keys);
-                let before = self.keys.swap(Arc::clone(&keys));
-                if before.0.iter().any(|key| !keys.has(&key.hash)) {
+                let before = self.keys.swap(Some(Arc::clone(&keys)));
+                if before.is_some_and(|before| before.0.iter().any(|key| !keys.has(&key.hash))) {
                     self.lost.store(true, Ordering::Release);
                 }
             }
             Err(error) => {
-                let kept = self.keys.load().0.len();
+                let kept = self.keys.load().as_ref().map_or(0, |keys| keys.0.len());
                 warn!(
                     url = remote.url,
                     error, kept, "keys for tokens could not be fetched; those from before count"
@@ -255,7 +261,10 @@ mod tests {
         assert_eq!(count(Some("e"), Algorithm::HS256), 0, "a public key is no secret");
         assert_eq!((count(Some("h"), Algorithm::HS256), count(Some("h"), Algorithm::HS512)), (1, 0));
         assert_eq!((count(Some("enc"), Algorithm::HS256), count(Some("odd"), Algorithm::HS256)), (0, 0));
-        for bad in ["", "{}", "{\"keys\": []}", "{\"keys\": 1}", "{", "-----BEGIN PUBLIC KEY-----"] {
+        for none in ["{\"keys\": []}", "{\"keys\": [{\"kty\": \"odd\"}]}"] {
+            assert!(Keys::parse(none.as_bytes()).unwrap().0.is_empty(), "{none}");
+        }
+        for bad in ["", "{}", "{\"keys\": 1}", "{", "-----BEGIN PUBLIC KEY-----"] {
             assert!(Keys::parse(bad.as_bytes()).is_err(), "{bad}");
         }
         let pair = rcgen::KeyPair::generate().unwrap();

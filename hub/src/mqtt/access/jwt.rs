@@ -66,8 +66,8 @@ pub(super) enum TokenError {
     /// It is none.
     #[error("the password is no token")]
     None,
-    /// There are no keys to look at it with.
-    #[error("there are no keys yet to check tokens with")]
+    /// Where the keys are has not answered yet.
+    #[error("it is not known yet which keys there are to check tokens with")]
     NoKeys,
     /// It does not count.
     #[error("{0}")]
@@ -108,7 +108,7 @@ impl Jwt {
         }
         let keys = self.keys.find(header.kid.as_deref(), header.alg).await;
         if keys.is_empty() {
-            return match self.keys.is_empty() {
+            return match self.keys.is_unknown() {
                 true => Err(TokenError::NoKeys),
                 false => refused("no key fits the token".to_owned()),
             };

@@ -43,6 +43,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
+use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
@@ -54,6 +55,7 @@ use self::scram::{Exchange, ScramError};
 use self::settings::{Policy, Settings};
 use self::source::{Kind, Source, Word};
 use super::codec::ReasonCode;
+use super::shared::Shared;
 
 /// How often files and URLs are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -294,29 +296,42 @@ impl Access {
         Ok((self.standing(login, identity, Some(source.number), Some(scram::METHOD)), answer))
     }
 
-    /// Looks at files and URLs; whether somebody may not be known any more.
-    async fn refresh(&self) -> bool {
-        let refreshed = futures_util::future::join_all(self.sources.iter().map(Source::refresh)).await;
+    /// Looks at files; whether somebody may not be known any more.
+    async fn refresh_files(&self) -> bool {
+        let refreshed = join_all(self.sources.iter().map(Source::refresh_file)).await;
         for source in &self.sources {
             if let Some(entries) = source.remembered() {
                 stats::remembered(&source.name, entries);
             }
         }
-        refreshed.into_iter().any(|changed| changed)
+        refreshed.contains(&true)
+    }
+
+    /// Asks URLs for keys; whether somebody may not be known any more.
+    async fn refresh_keys(&self) -> bool {
+        join_all(self.sources.iter().map(|source| source.refresh_keys())).await.contains(&true)
     }
 }
 
 const WRONG: Denied = Denied::new(ReasonCode::BAD_USER_NAME_OR_PASSWORD, "user name or password is wrong");
 const NOT_PROVEN: Denied = Denied::new(ReasonCode::NOT_AUTHORIZED, "authentication failed");
 
-/// Keeps files and keys as they are now, for as long as the broker runs.
-pub(super) async fn watch(shared: Arc<super::shared::Shared>) {
+/// Keeps what files say as it is now, for as long as the broker runs.
+pub(super) async fn watch_files(shared: Arc<Shared>) {
     loop {
-        let access = shared.access.load_full();
-        if access.refresh().await {
+        if shared.access.load_full().refresh_files().await {
             shared.registry.review_all();
         }
-        drop(access);
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Keeps keys as they are now, for as long as the broker runs. Apart from files, because a URL may take its time.
+pub(super) async fn watch_keys(shared: Arc<Shared>) {
+    loop {
+        if shared.access.load_full().refresh_keys().await {
+            shared.registry.review_all();
+        }
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }

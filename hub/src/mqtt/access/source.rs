@@ -130,16 +130,18 @@ impl Source {
         }
     }
 
-    /// Looks whether what it reads has changed; whether somebody may not be known any more.
-    pub(super) async fn refresh(self: &Arc<Self>) -> bool {
+    /// Looks whether the file it reads has changed; whether somebody may not be known any more.
+    pub(super) async fn refresh_file(self: &Arc<Self>) -> bool {
+        let Kind::Passwords(_) = &self.kind else { return false };
+        let source = Arc::clone(self);
+        tokio::task::spawn_blocking(move || source.read_again()).await.unwrap_or(false)
+    }
+
+    /// Asks for its keys again if it is time; whether somebody may not be known any more.
+    pub(super) async fn refresh_keys(&self) -> bool {
         match &self.kind {
-            Kind::Passwords(_) => {
-                let source = Arc::clone(self);
-                let read = tokio::task::spawn_blocking(move || source.read_again());
-                read.await.unwrap_or(false)
-            }
             Kind::Jwt(jwt) => jwt.keys.refresh().await,
-            Kind::Certificates(_) | Kind::Http(_) => false,
+            Kind::Passwords(_) | Kind::Certificates(_) | Kind::Http(_) => false,
         }
     }
 

@@ -10,6 +10,7 @@ use rcgen::KeyPair;
 use serde_json::{Value, json};
 use tidemill_tests::mqtt::{Client, Connect, Packet, Publish};
 use tidemill_tests::services::HttpFunction;
+use tidemill_tests::services::tidemill::tidemill;
 use tidemill_tests::wait;
 
 use super::{LIMIT, connack, hub};
@@ -133,4 +134,46 @@ async fn keys_change_and_a_url_that_fails_keeps_the_last_ones() {
     }
     assert!(server.received("/keys").len() <= asked + 2, "tokens do not make it ask often");
     assert_eq!((answer(&one).await, answer(&two).await), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_without_keys_means_none() {
+    let server = HttpFunction::start().await;
+    let signer = Signer::new("one");
+    publish_keys(&server, &[&signer]);
+    let hub = hub(&configuration(&server), &[]).await;
+    let connect = Connect::clean("c").login("", signer.token(600, json!({})));
+    let mut client = Client::connect(hub.mqtt(), &connect).await;
+    client.publish_acked(Publish::new("t", "x", 1, 1)).await;
+    publish_keys(&server, &[]);
+    let stranger = Connect::clean("d").login("", Signer::new("two").token(600, json!({})));
+    wait::until("the keys to be gone", LIMIT, async || {
+        // One that is not known has the keys asked for again.
+        assert_eq!(connack(hub.mqtt(), &stranger).await.unwrap(), 0x86);
+        (connack(hub.mqtt(), &Connect { client: "e".to_owned(), ..connect.clone() }).await.unwrap() == 0x86)
+            .then_some(())
+    })
+    .await;
+    assert_eq!(client.reader.until_closed().await, [Packet::Disconnect { reason: 0x87 }]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_url_that_hangs_keeps_nobody_in() {
+    // It takes connections, and never answers.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/keys", silent.local_addr().unwrap());
+    let configuration = format!(
+        "access: {{ authentication: [ {{ name: devices, passwords: {{ file: passwords }} }}, {{ name: tokens, jwt: {{ keys: {{ url: \"{url}\" }} }} }} ] }}\n"
+    );
+    let hub = hub(&configuration, &[("bob", "p"), ("eve", "p")]).await;
+    let mut bob = Client::connect(hub.mqtt(), &Connect::clean("b").login("bob", "p")).await;
+    bob.publish_acked(Publish::new("t", "x", 1, 1)).await;
+    // The hub is asking, and will for seconds.
+    let (asking, _) = silent.accept().await.unwrap();
+    let deleted = tidemill(hub.dir(), &["passwd", "passwords", "bob", "--delete"]).await;
+    assert!(deleted.status.success(), "{}", deleted.output());
+    assert_eq!(bob.reader.until_closed().await, [Packet::Disconnect { reason: 0x87 }]);
+    // It has not given up meanwhile: what there is to read ends with the request, and not with the connection.
+    let mut request = vec![0; 64 << 10];
+    while asking.try_read(&mut request).inspect(|read| assert_ne!(*read, 0)).is_ok() {}
 }
