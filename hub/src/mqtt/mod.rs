@@ -78,6 +78,9 @@ pub enum StartError {
     /// Sessions could not be recovered.
     #[error("recovering sessions: {0}")]
     Store(#[from] StoreError),
+    /// What access control keeps in the store.
+    #[error("access control: {0}")]
+    Access(StoreError),
     /// A network thread could not be started.
     #[error("starting network threads: {0}")]
     Threads(std::io::Error),
@@ -110,7 +113,7 @@ impl Broker {
     ///
     /// # Errors
     /// An option cannot be, the store fails, or an address cannot be listened on. Nothing is left running.
-    pub async fn start(options: Options, access: Access, store: Store) -> Result<Broker, StartError> {
+    pub async fn start(options: Options, mut access: Access, store: Store) -> Result<Broker, StartError> {
         options.check()?;
         let mut listeners = Vec::new();
         for listener in options.all_listeners() {
@@ -118,6 +121,7 @@ impl Broker {
             listeners.push(Listener::bind(listener, &options)?);
         }
         let threads = Arc::new(Threads::start(options.thread_count()).map_err(StartError::Threads)?);
+        access.settle(&store).await.map_err(StartError::Access)?;
         let shared = Shared::new(options, access, store);
         let addresses = listeners.iter().map(|(_, listener)| listener.address).collect();
         let (sockets, listeners): (Vec<_>, Vec<_>) = listeners.into_iter().unzip();

@@ -18,6 +18,7 @@
 //! - `scram`: SCRAM-SHA-256, with the credentials of the password file
 //! - `standing`: what a connection knows of who it is
 //! - `cache`: answers that are good for a while
+//! - `decoy`: what unknown users are answered from
 //! - `digest`: hashes
 //! - `stats`: what is counted
 
@@ -25,6 +26,7 @@ pub mod acl;
 mod cache;
 pub mod certificates;
 pub mod cover;
+mod decoy;
 mod digest;
 pub mod hook;
 pub(super) mod identity;
@@ -44,12 +46,14 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use futures_util::future::join_all;
+use tidemill_store::{Store, StoreError};
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 pub(super) use self::standing::Standing;
 
 use self::acl::{Acl, Permissions, Subject};
+use self::digest::Hash;
 use self::identity::{Identity, Login};
 use self::scram::{Exchange, ScramError};
 use self::settings::{Policy, Settings};
@@ -88,7 +92,7 @@ pub struct Access {
     /// Argon2 at a time: it takes a core each, and half of them are left to those who are in.
     room: Arc<Semaphore>,
     /// What answers to those who are not known are made from.
-    secret: [u8; 32],
+    decoy: Hash,
 }
 
 impl Access {
@@ -107,7 +111,7 @@ impl Access {
             anonymous: settings.anonymous,
             listeners: settings.listeners.clone(),
             room: Arc::new(Semaphore::new((cores / 2).max(1))),
-            secret: secret().map_err(|error| AccessError(error.to_owned()))?,
+            decoy: secret().map_err(|error| AccessError(error.to_owned()))?,
         })
     }
 
@@ -116,8 +120,18 @@ impl Access {
         self.sources.is_empty() && self.acl.is_none()
     }
 
+    /// Takes over from a store what is to outlive the process.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub(super) async fn settle(&mut self, store: &Store) -> Result<(), StoreError> {
+        self.decoy = decoy::kept(store, self.decoy).await?;
+        Ok(())
+    }
+
     /// Takes over from the one before what would have to be asked for again.
     pub fn follow(&mut self, before: &Access) {
+        self.decoy = before.decoy;
         // Nobody else has them yet.
         for source in self.sources.iter_mut().filter_map(Arc::get_mut) {
             if let Some(old) = before.sources.iter().find(|old| old.name == source.name) {
@@ -265,7 +279,7 @@ impl Access {
 
     /// Takes the first message of SCRAM; says what to answer.
     pub(super) fn begin(&self, message: &[u8], listener: &str) -> Result<(Exchange, String), ScramError> {
-        Exchange::begin(message, &self.secret, |user| {
+        Exchange::begin(message, &self.decoy, |user| {
             self.sources(listener).find_map(|source| match &source.kind {
                 Kind::Passwords(passwords) => passwords.scram(user),
                 _ => None,
@@ -337,8 +351,8 @@ pub(super) async fn watch_keys(shared: Arc<Shared>) {
 }
 
 /// Randomness that only this process knows.
-fn secret() -> Result<[u8; 32], &'static str> {
-    let mut secret = [0; 32];
+fn secret() -> Result<Hash, &'static str> {
+    let mut secret = [0; digest::HASH_BYTES];
     aws_lc_rs::rand::fill(&mut secret).map_err(|_| "the system has no randomness")?;
     Ok(secret)
 }

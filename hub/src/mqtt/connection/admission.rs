@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use bytestring::ByteString;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::super::access::Standing;
 use super::super::access::identity::Login;
+use super::super::access::{Access, Standing};
 use super::super::codec::{Auth, AuthProperties, Connect, Decoder, Packet, ReasonCode, Version};
 use super::super::limits::Limit;
 use super::super::peer::Peer;
@@ -17,13 +18,16 @@ use super::Output;
 use super::close::write_out;
 use super::handshake::{Refusal, packet_bytes_max, read_packet};
 
+/// The method a client came with, and the last word of it.
+type Proof = (&'static str, Bytes);
+
 /// Somebody who may come in.
 #[derive(Default)]
 pub(super) struct Admitted {
     /// What is known of it; `None` where nobody is asked and everything is allowed.
     pub(super) standing: Option<Box<Standing>>,
-    /// The method it came with, and the last word of it, which CONNACK carries.
-    pub(super) proof: Option<(&'static str, Bytes)>,
+    /// What CONNACK carries of enhanced authentication.
+    pub(super) proof: Option<Proof>,
     /// How often everybody had been looked at again before.
     pub(super) reviews: u64,
 }
@@ -51,12 +55,10 @@ pub(super) async fn admit(
 ) -> Result<Admitted, Refusal> {
     // First of all: rules that come after are noticed.
     let reviews = shared.registry.reviews();
-    let access = shared.access.load();
-    let method = connect.properties.authentication_method.as_deref();
-    let listener = &peer.listener.options.name;
-    if let Some(method) = method
-        && !access.takes_method(method, listener)
-    {
+    let access = shared.access.load_full();
+    let login = login(peer, connect);
+    let method = connect.properties.authentication_method.as_ref();
+    if method.is_some_and(|method| !access.takes_method(method, login.listener)) {
         let what = "this authentication method is not supported";
         return Err(Refusal { reason: ReasonCode::BAD_AUTHENTICATION_METHOD, what });
     }
@@ -64,67 +66,52 @@ pub(super) async fn admit(
         return Ok(Admitted { reviews, ..Admitted::default() });
     }
     // Boxed: connections to a hub that lets everybody in have no use for the room.
-    let mut admitted = match method {
-        None => {
-            let access = shared.access.load_full();
-            let login = login(peer, connect);
-            let admitting = Box::pin(access.admit(&login));
-            let standing = timeout(shared.options.connect_timeout, admitting).await.map_err(|_| {
-                shared.counters.reached(Limit::ConnectTimeout);
-                Refusal {
-                    reason: ReasonCode::SERVER_UNAVAILABLE,
-                    what: "the server did not find out within connect_timeout who this is",
-                }
-            })?;
-            Admitted { standing: Some(standing?), ..Admitted::default() }
+    let finding_out = Box::pin(async {
+        match method {
+            None => Ok((access.admit(&login).await?, None)),
+            Some(method) => prove(&access, &login, method, stream, decoder, input, connect).await,
         }
-        Some(_) => {
-            let proving = Box::pin(prove(shared, stream, peer, decoder, input, connect));
-            timeout(shared.options.connect_timeout, proving).await.map_err(|_| {
-                shared.counters.reached(Limit::ConnectTimeout);
-                Refusal {
-                    reason: ReasonCode::NOT_AUTHORIZED,
-                    what: "the authentication did not come to its end within connect_timeout",
-                }
-            })??
-        }
-    };
-    admitted.reviews = reviews;
-    if let (Some(standing), Some(will)) = (&mut admitted.standing, &connect.will)
+    });
+    let found_out = timeout(shared.options.connect_timeout, finding_out).await.map_err(|_| {
+        shared.counters.reached(Limit::ConnectTimeout);
+        // Whoever is slow, nothing was found to be wrong: the client may try again.
+        let what = "who the client is was not found out within connect_timeout";
+        Refusal { reason: ReasonCode::SERVER_UNAVAILABLE, what }
+    })?;
+    let (mut standing, proof) = found_out?;
+    if let Some(will) = &connect.will
         && !standing.may_publish(&will.topic, will.retain)
     {
         let what = "the will may not be published to its topic";
         return Err(Refusal { reason: ReasonCode::NOT_AUTHORIZED, what });
     }
-    Ok(admitted)
+    Ok(Admitted { standing: Some(standing), proof, reviews })
 }
 
 /// Enhanced authentication (4.12): AUTH packets until the client has proven who it is.
 async fn prove(
-    shared: &Arc<Shared>,
+    access: &Access,
+    login: &Login<'_>,
+    method: &ByteString,
     stream: &mut Transport,
-    peer: &Peer,
     decoder: &mut Decoder,
     input: &mut BytesMut,
     connect: &Connect,
-) -> Result<Admitted, Refusal> {
-    let access = shared.access.load_full();
-    let login = login(peer, connect);
-    let method = connect.properties.authentication_method.clone().unwrap_or_default();
+) -> Result<(Box<Standing>, Option<Proof>), Refusal> {
     let room = packet_bytes_max(connect);
     let first = match &connect.properties.authentication_data {
         Some(first) => first.clone(),
         // The client has said how it wants to begin, and not begun.
-        None => ask(stream, decoder, input, &method, None, room).await?,
+        None => ask(stream, decoder, input, method, None, room).await?,
     };
     let (exchange, answer) = access.begin(&first, login.listener).map_err(|error| {
         debug!(client = &**login.client, %error, "an authentication was refused");
         Refusal { reason: ReasonCode::NOT_AUTHORIZED, what: "authentication failed" }
     })?;
-    let last = ask(stream, decoder, input, &method, Some(answer.into()), room).await?;
-    let (standing, answer) = access.finish(&login, exchange, &last)?;
+    let last = ask(stream, decoder, input, method, Some(answer.into()), room).await?;
+    let (standing, answer) = access.finish(login, exchange, &last)?;
     let proof = standing.method.map(|method| (method, answer.into()));
-    Ok(Admitted { standing: Some(standing), proof, reviews: 0 })
+    Ok((standing, proof))
 }
 
 /// Sends an AUTH that asks to go on, and waits for what the client says to it.
@@ -132,7 +119,7 @@ async fn ask(
     stream: &mut Transport,
     decoder: &mut Decoder,
     input: &mut BytesMut,
-    method: &bytestring::ByteString,
+    method: &ByteString,
     data: Option<Bytes>,
     packet_bytes_max: usize,
 ) -> Result<Bytes, Refusal> {

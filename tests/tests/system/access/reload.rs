@@ -12,7 +12,7 @@ use super::tokens::{Signer, publish_keys};
 use super::{LIMIT, connack, hub};
 
 /// Reloads with another configuration, and waits until it is at work.
-async fn reload(hub: &mut Tidemill, configuration: &str) {
+pub(super) async fn reload(hub: &mut Tidemill, configuration: &str) {
     let reloaded = |hub: &Tidemill| hub.log().matches("access and certificates are reloaded").count();
     let before = reloaded(hub);
     std::fs::write(hub.dir().join("tidemill.yaml"), configuration).unwrap();

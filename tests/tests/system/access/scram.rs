@@ -9,6 +9,7 @@ use tidemill_tests::services::tidemill::passwd;
 use tokio::net::TcpStream;
 use tokio_rustls::rustls::pki_types::ServerName;
 
+use super::reload::reload;
 use super::{connack, hub};
 
 const CONFIGURATION: &str =
@@ -111,20 +112,27 @@ async fn over_tls_too() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_does_not_know_it_learns_nothing() {
-    let hub = hub(CONFIGURATION, &[("bob", "secret")]).await;
+    let mut hub = hub(CONFIGURATION, &[("bob", "secret")]).await;
     for (user, password) in [("bob", "wrong"), ("nobody", "secret")] {
         let (.., end) = prove(&hub, user, password).await;
         assert!(matches!(end, Packet::ConnAck { reason: 0x87, .. }), "{user}: {end:?}");
     }
     let first = |user: &str| format!("n,,n={user},r=abc");
-    let asked = async |user: &str| {
+    let asked = async |hub: &Tidemill, user: &str| {
         let (mut writer, mut reader) = Client::open(hub.mqtt(), Level::V5).await.unwrap();
         writer.raw(&Connect::clean("c").method(METHOD, Some(first(user).as_bytes())).encode()).await.unwrap();
         let challenge = challenge(&mut reader).await;
         challenge.split_once(",s=").unwrap().1.to_owned()
     };
-    let (known, unknown, again) = (asked("bob").await, asked("nobody").await, asked("nobody").await);
+    let (known, unknown, again) =
+        (asked(&hub, "bob").await, asked(&hub, "nobody").await, asked(&hub, "nobody").await);
     assert_eq!((known.len(), &unknown), (unknown.len(), &again));
+    // Nor from asking again later.
+    reload(&mut hub, CONFIGURATION).await;
+    assert_eq!((asked(&hub, "bob").await, asked(&hub, "nobody").await), (known.clone(), unknown.clone()));
+    hub.terminate().await;
+    hub.start_again().await;
+    assert_eq!((asked(&hub, "bob").await, asked(&hub, "nobody").await), (known, unknown));
     // A client may leave its first message to an AUTH.
     let (mut writer, mut reader) = Client::open(hub.mqtt(), Level::V5).await.unwrap();
     writer.raw(&Connect::clean("c").method(METHOD, None).encode()).await.unwrap();

@@ -96,7 +96,7 @@ async fn a_proof_that_does_not_come_to_its_end_counts_as_well() {
     writer.raw(&begun.encode()).await.unwrap();
     let packets = reader.until_closed().await;
     assert!(
-        matches!(packets[..], [Packet::Auth { reason: 0x18, .. }, Packet::ConnAck { reason: 0x87, .. }]),
+        matches!(packets[..], [Packet::Auth { reason: 0x18, .. }, Packet::ConnAck { reason: 0x88, .. }]),
         "{packets:?}"
     );
     assert_eq!(reached(&hub, "connect_timeout").await, 1.0);
