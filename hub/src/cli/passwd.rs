@@ -11,8 +11,8 @@ const PASSWORD_BYTES_MAX: usize = 1024;
 
 /// Give users of a password file a password, or take them out of it
 ///
-/// The file is made if it is not there, and written in one step, readable by its owner alone. Written by root it
-/// keeps its owner. A running hub reads it again by itself.
+/// The file is made if it is not there, readable by its owner alone, and written in one step. One that was there keeps
+/// its mode; written by root it keeps its owner. A running hub reads it again by itself.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The password file

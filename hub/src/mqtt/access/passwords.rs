@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, fchown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -148,8 +148,8 @@ impl Users {
         self.0.remove(name).is_some()
     }
 
-    /// Writes the file anew, readable by its owner alone, in one step. The owner stays, if the system lets us: the
-    /// administrator writes what the hub's user reads.
+    /// Writes the file anew in one step. A new one is readable by its owner alone. Owner and group stay, if the system
+    /// lets us, and so does who may read it: the administrator writes what the hub's user reads.
     ///
     /// # Errors
     /// The file or its directory cannot be written.
@@ -170,7 +170,13 @@ impl Users {
         let mut file = tempfile::NamedTempFile::new_in(dir).map_err(failed)?;
         if let Ok(before) = std::fs::metadata(path) {
             // Others than the administrator may not: the file is then theirs.
-            let _ = fchown(file.as_file(), Some(before.uid()), Some(before.gid()));
+            let _ = fchown(&file, None, Some(before.gid()));
+            let _ = fchown(&file, Some(before.uid()), None);
+            // What its group may was not meant for another one.
+            let same_group = file.as_file().metadata().map_err(failed)?.gid() == before.gid();
+            let kept = if same_group { 0o777 } else { 0o707 };
+            let mode = std::fs::Permissions::from_mode(before.mode() & kept);
+            file.as_file().set_permissions(mode).map_err(failed)?;
         }
         file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
         file.persist(path).map_err(|error| failed(error.error))?;
@@ -300,8 +306,6 @@ fn stamp(path: &Path) -> Stamp {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]
@@ -317,9 +321,13 @@ mod tests {
         let _ = std::os::unix::fs::chown(&path, Some(4711), Some(4712));
         let owner = |path| std::fs::metadata(path).map(|of| (of.uid(), of.gid())).unwrap();
         let before = owner(&path);
-        users.write(&path).unwrap();
-        assert_eq!(owner(&path), before);
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let mode = || std::fs::metadata(&path).unwrap().mode() & 0o777;
+        assert_eq!(mode(), 0o600);
+        for given in [0o640, 0o400, 0o600] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(given)).unwrap();
+            users.write(&path).unwrap();
+            assert_eq!((owner(&path), mode()), (before, given));
+        }
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(
             text.starts_with("bob:$argon2id$v=19$m=19456,t=2,p=1$") && !text.contains("secret"),
