@@ -291,7 +291,7 @@ async fn open(
         session.owner = standing.user().map(|user| Arc::from(&**user));
     }
     session.offline_since_ms = None;
-    session.will = connect.will.clone().map(|last_will| Box::new(Will { last_will, user: user.clone() }));
+    session.will = connect.will.as_ref().map(|last_will| Box::new(Will::copied(last_will, user.clone())));
     let gone = match &mut standing {
         Some(standing) => take_away(shared, standing, &mut session),
         None => Vec::new(),

@@ -22,9 +22,10 @@ mod window;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use bytestring::ByteString;
 
-use super::codec::LastWill;
+use super::codec::{LastWill, WillProperties};
 
 pub use cursor::Cursor;
 pub use document::DocumentError;
@@ -44,6 +45,28 @@ pub struct Will {
     pub last_will: LastWill,
     /// User name of the client it speaks for.
     pub user: Option<ByteString>,
+}
+
+impl Will {
+    /// A copy: a slice would keep the whole CONNECT, password and all, for as long as the session.
+    #[must_use]
+    pub fn copied(of: &LastWill, user: Option<ByteString>) -> Will {
+        let LastWill { topic, payload, qos, retain, properties } = of;
+        let copied = |text: &ByteString| ByteString::from(&**text);
+        let properties = WillProperties {
+            delay_s: properties.delay_s,
+            payload_is_text: properties.payload_is_text,
+            message_expiry_s: properties.message_expiry_s,
+            content_type: properties.content_type.as_ref().map(copied),
+            response_topic: properties.response_topic.as_ref().map(copied),
+            correlation_data: properties.correlation_data.as_deref().map(Bytes::copy_from_slice),
+            user_properties: (properties.user_properties.iter())
+                .map(|(name, value)| (copied(name), copied(value)))
+                .collect(),
+        };
+        let (topic, payload) = (copied(topic), Bytes::copy_from_slice(payload));
+        Will { last_will: LastWill { topic, payload, qos: *qos, retain: *retain, properties }, user }
+    }
 }
 
 /// What of a session is in the store, as far as it was written down.
@@ -147,10 +170,8 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
-    use crate::mqtt::codec::{Qos, WillProperties};
+    use crate::mqtt::codec::Qos;
 
     #[test]
     fn expiry_and_will_are_counted_from_the_end_of_the_connection() {
@@ -172,5 +193,30 @@ mod tests {
         assert_eq!(session.will_due_ms(), Some(61_000), "the session's end comes before the delay's");
         session.expiry_s = NEVER;
         assert_eq!((session.expires_ms(), session.will_due_ms()), (None, Some(91_000)));
+    }
+
+    #[test]
+    fn a_will_that_is_kept_keeps_no_packet() {
+        let packet = Bytes::from(b"a password beside it".to_vec());
+        let part = || packet.slice(2..10);
+        let text = || Some(ByteString::try_from(part()).unwrap());
+        let last_will = LastWill {
+            topic: text().unwrap(),
+            payload: part(),
+            qos: Qos::AtLeastOnce,
+            retain: true,
+            properties: WillProperties {
+                delay_s: Some(1),
+                payload_is_text: Some(true),
+                message_expiry_s: Some(2),
+                content_type: text(),
+                response_topic: text(),
+                correlation_data: Some(part()),
+                user_properties: vec![(text().unwrap(), text().unwrap())],
+            },
+        };
+        let kept = Will::copied(&last_will, Some("u".into()));
+        assert_eq!(kept, Will { last_will, user: Some("u".into()) });
+        assert!(packet.is_unique(), "nothing of it is held any more");
     }
 }
