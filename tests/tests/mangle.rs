@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use tidemill_tests::environment::{seed, variable};
 use tidemill_tests::ledger::{Arrivals, Message};
 use tidemill_tests::load::{Load, Plan, Published};
-use tidemill_tests::mangle::{self, Mangler};
+use tidemill_tests::mangle::{self, Doors, Mangler};
 use tidemill_tests::mqtt::{Client, Connect, Level, Packet};
+use tidemill_tests::pki::Authority;
 use tidemill_tests::report::quantile;
 use tidemill_tests::services::Tidemill;
 use tidemill_tests::{report, wait};
@@ -23,7 +24,7 @@ const PLAN: Plan =
     Plan { publishers: 5, every: Duration::from_millis(50), burst: 1, window: 100, payload_bytes: 200 };
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Sessions do not outlive the test.
-const CONFIG: &str = "mqtt: { connect_timeout: 2s, session_expiry_max: 1s }\n";
+const CONFIG: &str = "mqtt:\n  connect_timeout: 2s\n  session_expiry_max: 1s\n  listeners:\n";
 /// A message waits so long for its acknowledgement at most; 99 of 100 a tenth of it.
 const LATENCY_MAX: Duration = Duration::from_secs(5);
 /// What caches and the allocator may have taken meanwhile.
@@ -38,7 +39,11 @@ async fn mangled_traffic_harms_nobody() {
     let lasts = Duration::from_secs(variable("TIDEMILL_MANGLE_SECONDS").unwrap_or(SECONDS));
     let rate = variable("TIDEMILL_MANGLE_RATE").unwrap_or(RATE);
     report!("mangle", "{rate} connections/s for {lasts:?}");
-    let mut hub = Tidemill::start_with_config(CONFIG).await;
+    let dir = tempfile::Builder::new().prefix("tidemill-hub-").tempdir().expect("a temporary folder");
+    let authority = Authority::new("mangle");
+    authority.server(1).write(dir.path(), "server");
+    let listeners = Doors::listeners("certificate: server.pem, key: server.key");
+    let mut hub = Tidemill::start_configured(dir, &format!("{CONFIG}{listeners}")).await;
 
     let (total, known) = watch::channel(None);
     let mut listeners = Vec::new();
@@ -54,7 +59,8 @@ async fn mangled_traffic_harms_nobody() {
     let sockets = hub.sockets();
 
     let plan = mangle::Plan { seed, rate, connect_timeout: CONNECT_TIMEOUT };
-    let mangler = Mangler::start(hub.mqtt(), plan);
+    let doors = Doors::of(hub.mqtt_addresses(), authority.client(None));
+    let mangler = Mangler::start(doors, plan);
     let before = observe(&hub, &mangler, lasts).await;
     let account = mangler.stop().await;
     wait::until_eq("the hub's sockets", LIMIT, sockets, async || hub.sockets()).await;
@@ -77,12 +83,20 @@ async fn mangled_traffic_harms_nobody() {
         "refused, as the hub counts: {:?}",
         metrics.by_label("tidemill_mqtt_refused_total", "reason")
     );
+    let failed = metrics.by_label("tidemill_mqtt_handshakes_failed_total", "layer");
+    report!("mangle", "handshakes that failed: {failed:?}");
     report!(
         "mangle",
         "memory of its own {before} KiB early, {after} KiB after; {sockets} sockets before and after"
     );
 
     assert!(account.unopened == 0 && account.total() > lasts.as_secs() * u64::from(rate) / 4, "{account}");
+    for layer in ["proxy", "tls", "websocket"] {
+        assert!(
+            failed.get(layer).is_some_and(|count| *count > 0.0),
+            "no handshake failed in {layer}: {failed:?}"
+        );
+    }
     assert!(worst <= LATENCY_MAX, "an acknowledgement took {worst:?}");
     assert!(after <= before + GROWTH_KIB_MAX, "memory grew from {before} to {after} KiB");
     let log = hub.log();

@@ -101,6 +101,30 @@ pub(super) fn noise(random: &mut StdRng) -> Vec<u8> {
     }
 }
 
+/// What a layer below MQTT writes: bytes are changed, missing, repeated, or new among them. Often near its beginning,
+/// where lengths and kinds stand.
+pub(super) fn layer(bytes: &[u8], random: &mut StdRng) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    if bytes.is_empty() {
+        return bytes;
+    }
+    let near = if random.random_bool(0.5) { bytes.len().min(16) } else { bytes.len() };
+    let at = random.random_range(0..near);
+    match random.random_range(0..7) {
+        0..2 => bytes[at] ^= 1 << random.random_range(0..8),
+        2 => bytes[at] = TELLING[random.random_range(0..TELLING.len())],
+        3 => bytes.truncate(at),
+        4 => {
+            bytes.remove(at);
+        }
+        5 => bytes.extend_from_within(at..),
+        _ => {
+            bytes.splice(at..at, noise(random));
+        }
+    }
+    bytes
+}
+
 /// All packets, and from where on they are damaged: mostly after CONNECT, which else would be all that is tried.
 fn joined(packets: &[Bytes], random: &mut StdRng) -> (Vec<u8>, usize) {
     let connect = packets.first().map_or(0, Bytes::len);

@@ -1,7 +1,6 @@
 //! [`Mischief`]: what is done on one connection.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::said::Said;
+use super::way::{Doors, Layer, Stream, Way};
 use super::{Account, Plan, damage, traffic};
 use crate::mqtt::Level;
 use crate::mqtt::encode::{self, PINGREQ};
@@ -42,6 +42,12 @@ pub enum Mischief {
     Lie,
     /// It is no MQTT.
     Noise,
+    /// The PROXY protocol header is damaged.
+    Header,
+    /// Records of TLS are damaged, those of its handshake too.
+    Records,
+    /// Frames of a WebSocket are damaged, and the request for it.
+    Frames,
     /// Everything is right, but comes byte by byte: it must be answered.
     Drip,
     /// A CONNECT that never ends: it must be cut when it is time.
@@ -59,14 +65,17 @@ pub enum Mischief {
 impl Mischief {
     fn of(random: &mut StdRng) -> Mischief {
         match random.random_range(0..100) {
-            0..10 => Mischief::Flip,
-            10..20 => Mischief::Set,
-            20..26 => Mischief::Cut,
-            26..32 => Mischief::Double,
-            32..38 => Mischief::Shuffle,
-            38..46 => Mischief::Splice,
-            46..54 => Mischief::Lie,
-            54..58 => Mischief::Noise,
+            0..8 => Mischief::Flip,
+            8..16 => Mischief::Set,
+            16..21 => Mischief::Cut,
+            21..26 => Mischief::Double,
+            26..31 => Mischief::Shuffle,
+            31..38 => Mischief::Splice,
+            38..45 => Mischief::Lie,
+            45..48 => Mischief::Noise,
+            48..51 => Mischief::Header,
+            51..54 => Mischief::Records,
+            54..58 => Mischief::Frames,
             58..63 => Mischief::Drip,
             63..65 => Mischief::Stall,
             65..70 => Mischief::HalfClose,
@@ -75,11 +84,22 @@ impl Mischief {
             _ => Mischief::Deaf,
         }
     }
+
+    /// The layer below MQTT that is damaged.
+    fn layer(self) -> Option<Layer> {
+        match self {
+            Mischief::Header => Some(Layer::Proxy),
+            Mischief::Records => Some(Layer::Tls),
+            Mischief::Frames => Some(Layer::Web),
+            _ => None,
+        }
+    }
 }
 
 /// What came of a connection.
 pub(super) struct Done {
     mischief: Mischief,
+    way: Way,
     sent: u64,
     said: Said,
     closed: bool,
@@ -89,6 +109,7 @@ pub(super) struct Done {
 impl Done {
     pub(super) fn add_to(self, account: &mut Account) {
         *account.connections.entry(self.mischief).or_default() += 1;
+        *account.ways.entry(self.way).or_default() += 1;
         account.sent += self.sent;
         account.received += self.said.bytes;
         account.closed += u64::from(self.closed);
@@ -103,21 +124,66 @@ impl Done {
 ///
 /// # Panics
 /// When the hub does what it must not.
-pub(super) async fn connection(hub: SocketAddr, plan: Plan, number: u64) -> Done {
+pub(super) async fn connection(doors: &Doors, plan: Plan, number: u64) -> Done {
     let mut random = StdRng::seed_from_u64(plan.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let mischief = Mischief::of(&mut random);
-    let mut done = Done { mischief, sent: 0, said: Said::default(), closed: false, opened: false };
-    let Ok(Ok(stream)) = timeout(LIMIT, TcpStream::connect(hub)).await else { return done };
-    done.opened = stream.set_nodelay(true).is_ok();
-    let mut connection = Connection { stream, done, random, number, reset: false };
-    if let Err(wrong) = connection.run(plan).await {
-        panic!("seed {}, connection {number} ({mischief:?}): {wrong}", plan.seed);
+    let way = Way::of(mischief.layer(), &mut random);
+    let mut done = Done { mischief, way, sent: 0, said: Said::default(), closed: false, opened: false };
+    let Ok(Ok(socket)) = timeout(LIMIT, doors.knock(way)).await else { return done };
+    done.opened = true;
+    let wrong = |wrong| format!("seed {}, connection {number} ({mischief:?}, {way}): {wrong}", plan.seed);
+    match enter(doors, socket, mischief, way, plan, &mut random).await {
+        Ok(Some((stream, below))) => {
+            let mut connection = Connection { stream, below, done, random, number, reset: false };
+            connection.run(plan).await.unwrap_or_else(|what| panic!("{}", wrong(what)));
+            connection.done
+        }
+        Ok(None) => {
+            done.closed = true;
+            done
+        }
+        Err(what) => panic!("{}", wrong(what)),
     }
-    connection.done
+}
+
+/// Puts the layers on; or does not get so far, and gives what the first of them begins with. `None` when the hub
+/// wants nothing of a layer that is damaged. An error is what the hub must not do.
+async fn enter(
+    doors: &Doors,
+    socket: TcpStream,
+    mischief: Mischief,
+    way: Way,
+    plan: Plan,
+    random: &mut StdRng,
+) -> Result<Option<(Box<dyn Stream>, Option<&'static [u8]>)>, String> {
+    let early = match mischief {
+        Mischief::Stall => 0.4,
+        Mischief::Brief => 0.3,
+        _ => 0.0,
+    };
+    if let Some(beginning) = way.beginning().filter(|_| random.random_bool(early)) {
+        return Ok(Some((Box::new(socket), Some(beginning))));
+    }
+    let began = Instant::now();
+    let limit = plan.connect_timeout + LIMIT;
+    match timeout(limit, doors.enter(socket, way, mischief.layer(), random)).await {
+        Ok(Ok(stream)) => Ok(Some((stream, None))),
+        // A hub that is busy elsewhere may find that its time for it is over.
+        Ok(Err(_)) if mischief.layer().is_some() || began.elapsed() > plan.connect_timeout / 2 => Ok(None),
+        Ok(Err(error)) => Err(format!("a good handshake failed: {error}")),
+        Err(_) => Err(format!("a handshake went on for {limit:?}")),
+    }
+}
+
+/// Whether it is not an end, but frames that no server sends.
+fn is_nonsense(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Other
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
+    /// It has not got as far as MQTT: the layer below begins so.
+    below: Option<&'static [u8]>,
     done: Done,
     random: StdRng,
     number: u64,
@@ -134,7 +200,10 @@ impl Connection {
             Mischief::Drip => format!("dripping-{}", self.number),
             _ => format!("mangled-{}", self.random.random_range(0..CLIENTS)),
         };
-        let packets = traffic::session(level, &client, &mut self.random);
+        let packets = match self.below {
+            Some(beginning) => vec![Bytes::from_static(beginning)],
+            None => traffic::session(level, &client, &mut self.random),
+        };
         let random = &mut self.random;
         let bytes = match mischief {
             Mischief::Flip => damage::flip(&packets, random),
@@ -145,6 +214,8 @@ impl Connection {
             Mischief::Splice => damage::splice(&packets, random),
             Mischief::Lie => damage::lie(&packets, random),
             Mischief::Noise => damage::noise(random),
+            // Damaged on its way.
+            Mischief::Header | Mischief::Records | Mischief::Frames => packets.concat(),
             Mischief::Drip => return self.drip(&packets).await,
             Mischief::Stall => return self.stall(&packets, plan.connect_timeout).await,
             Mischief::HalfClose => return self.half_close(&packets).await,
@@ -176,7 +247,11 @@ impl Connection {
                 self.random.random_range(1..=rest.len())
             };
             let (piece, later) = rest.split_at(length);
-            timeout(LIMIT, self.stream.write_all(piece)).await??;
+            let write = async {
+                self.stream.write_all(piece).await?;
+                self.stream.flush().await
+            };
+            timeout(LIMIT, write).await??;
             self.done.sent += piece.len() as u64;
             rest = later;
             if !rest.is_empty() {
@@ -199,6 +274,7 @@ impl Connection {
                     let whole = self.reset || self.done.said.is_whole();
                     return if whole { Ok(()) } else { Err("it ended in the middle of a packet".to_owned()) };
                 }
+                Ok(Err(error)) if is_nonsense(&error) => return Err(error.to_string()),
                 Ok(Err(_)) => {
                     self.done.closed = true;
                     return Ok(());
@@ -213,11 +289,13 @@ impl Connection {
     async fn drip(&mut self, packets: &[Bytes]) -> Result<(), String> {
         let already = packets.iter().filter(|packet| packet[..] == PINGREQ).count() as u32;
         let bytes = [&packets.concat()[..], &PINGREQ].concat();
-        let (mut read, mut write) = self.stream.split();
+        let (mut read, mut write) = tokio::io::split(&mut self.stream);
         let (said, sent) = (&mut self.done.said, &mut self.done.sent);
         let drip = async {
             for byte in bytes {
-                write.write_all(&[byte]).await.map_err(|error| format!("it closed: {error}"))?;
+                let closed = |error| format!("it closed: {error}");
+                write.write_all(&[byte]).await.map_err(closed)?;
+                write.flush().await.map_err(closed)?;
                 *sent += 1;
                 tokio::task::yield_now().await;
             }
@@ -244,7 +322,7 @@ impl Connection {
         let began = Instant::now();
         let connect = packets.first().map_or(&[][..], |connect| &connect[..connect.len() - 1]);
         for byte in connect {
-            if self.stream.write_all(&[*byte]).await.is_err() {
+            if self.stream.write_all(&[*byte]).await.is_err() || self.stream.flush().await.is_err() {
                 break;
             }
             self.done.sent += 1;
@@ -272,6 +350,7 @@ impl Connection {
         loop {
             match tokio::time::timeout_at(deadline, self.stream.read(&mut buffer)).await {
                 Err(_) => return Err(format!("it was still open after {limit:?}")),
+                Ok(Err(error)) if is_nonsense(&error) => return Err(error.to_string()),
                 Ok(Ok(0) | Err(_)) => break,
                 Ok(Ok(length)) => self.done.said.hear(&buffer[..length])?,
             }
@@ -282,7 +361,7 @@ impl Connection {
 
     /// The end is a RST.
     fn reset(&mut self) -> Result<(), String> {
-        let linger = self.stream.set_zero_linger();
+        let linger = self.stream.socket().set_zero_linger();
         linger.map_err(|error| format!("a socket without linger: {error}"))
     }
 

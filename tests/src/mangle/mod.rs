@@ -1,5 +1,6 @@
 //! Clients that send a hub what no client should: valid MQTT sessions whose bytes were damaged on the way, and
-//! connections that stall, break and end in every way a connection can.
+//! connections that stall, break and end in every way a connection can. They come over TCP, TLS, WebSocket and behind a PROXY
+//! protocol header, and what those layers write is damaged as well.
 //!
 //! # Layout
 //! - this file: [`Mangler`], which opens such connections at a steady rate, and the [`Account`] of them
@@ -7,15 +8,20 @@
 //! - `traffic` valid sessions
 //! - `damage` what becomes of their bytes
 //! - `said` what the hub wrote
+//! - `way` [`Way`], the layers that a connection is made over, and [`Doors`], the listeners for them
+//! - `web` a WebSocket; `faulty` what damages a layer's bytes; `outgoing` what waits to be sent
 
 mod damage;
+mod faulty;
 mod mischief;
+mod outgoing;
 mod said;
 mod traffic;
+mod way;
+mod web;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +30,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval};
 
 pub use mischief::Mischief;
+pub use way::{Doors, Way};
 
 /// Connections at a time; there is one more when one has ended.
 const CONNECTIONS_MAX: usize = 400;
@@ -44,6 +51,8 @@ pub struct Plan {
 pub struct Account {
     /// Connections by what was done on them.
     pub connections: BTreeMap<Mischief, u64>,
+    /// And by what they were made over.
+    pub ways: BTreeMap<Way, u64>,
     /// Bytes sent.
     pub sent: u64,
     /// Bytes received.
@@ -66,10 +75,13 @@ impl Account {
 
 impl fmt::Display for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Account { connections, sent, received, refusals, closed, unopened } = self;
+        let Account { connections, ways, sent, received, refusals, closed, unopened } = self;
         write!(f, "{} connections, {sent} bytes sent, {received} received; ", self.total())?;
         for (mischief, count) in connections {
             write!(f, "{mischief:?} {count}, ")?;
+        }
+        for (way, count) in ways {
+            write!(f, "{way} {count}, ")?;
         }
         write!(f, "the hub closed {closed}, {unopened} could not be opened; codes")?;
         for ((kind, code), count) in refusals {
@@ -90,10 +102,10 @@ pub struct Mangler {
 impl Mangler {
     /// Begins.
     #[must_use]
-    pub fn start(hub: SocketAddr, plan: Plan) -> Mangler {
+    pub fn start(doors: Doors, plan: Plan) -> Mangler {
         let (stop, stopped) = watch::channel(false);
         let account = Arc::new(Mutex::new(Account::default()));
-        let task = tokio::spawn(run(hub, plan, stopped, Arc::clone(&account)));
+        let task = tokio::spawn(run(doors, plan, stopped, Arc::clone(&account)));
         Mangler { stop, account, task }
     }
 
@@ -120,7 +132,7 @@ fn locked(account: &Mutex<Account>) -> MutexGuard<'_, Account> {
     account.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn run(hub: SocketAddr, plan: Plan, mut stopped: watch::Receiver<bool>, account: Arc<Mutex<Account>>) {
+async fn run(doors: Doors, plan: Plan, mut stopped: watch::Receiver<bool>, account: Arc<Mutex<Account>>) {
     let mut ticks = interval(Duration::from_secs(1) / plan.rate);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -131,9 +143,9 @@ async fn run(hub: SocketAddr, plan: Plan, mut stopped: watch::Receiver<bool>, ac
             _ = stopped.wait_for(|stopped| *stopped) => break,
         }
         let place = Arc::clone(&places).acquire_owned().await.expect("a semaphore that stays open");
-        let account = Arc::clone(&account);
+        let (account, doors) = (Arc::clone(&account), doors.clone());
         running.spawn(async move {
-            let done = mischief::connection(hub, plan, number).await;
+            let done = mischief::connection(&doors, plan, number).await;
             done.add_to(&mut locked(&account));
             drop(place);
         });
