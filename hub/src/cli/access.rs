@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use super::{Failed, print};
 use crate::config::{self, Flags, Source};
 use crate::mqtt::access::acl::{Action, Permissions, Subject};
+use crate::mqtt::access::settings::groups_of;
 use crate::mqtt::codec::topic::{Requested, check_name};
 
 /// Tell what access rules say about somebody
@@ -100,12 +101,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failed> {
 }
 
 fn subject(check: &Check, groups: &[(String, Vec<String>)]) -> Subject {
-    let named = |users: &Vec<String>| check.user.as_ref().is_some_and(|user| users.contains(user));
-    let configured = groups.iter().filter(|(_, users)| named(users)).map(|(group, _)| group);
+    let configured = groups_of(groups, check.user.as_deref());
     Subject {
         client: check.client.as_str().into(),
         user: check.user.as_deref().map(Into::into),
-        groups: check.group.iter().chain(configured).map(|group| group.as_str().into()).collect(),
+        groups: check.group.iter().map(String::as_str).chain(configured).map(Into::into).collect(),
         listener: check.listener.clone(),
         address: check.address,
         common_name: check.cn.as_deref().map(Into::into),

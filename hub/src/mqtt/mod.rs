@@ -22,6 +22,7 @@
 //! - `recovery`: sessions take their queues again before a listener opens
 //! - `sys`: what the broker says of itself under `$SYS/`
 //! - `shared`, `stats`: what connections have in common; what is counted
+//! - `stamp`: what changes when a file does
 
 pub mod access;
 mod accounts;
@@ -38,6 +39,7 @@ pub mod session;
 mod sessions;
 mod share;
 mod shared;
+mod stamp;
 mod stats;
 mod sys;
 pub(crate) mod transport;

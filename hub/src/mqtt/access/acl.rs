@@ -283,7 +283,7 @@ impl Permissions {
     /// Whether something may be published to one topic.
     fn name(&self, action: Action, topic: &str) -> (bool, At) {
         for (index, effect, topics) in self.speaking(action) {
-            if topics.any(|filter| cover::matches(filter, topic)) {
+            if topics.any(|filter| cover::covers(filter, topic)) {
                 return (effect == Effect::Allow, At::Line(index));
             }
         }
@@ -514,7 +514,7 @@ mod tests {
                 last = last.iter().flat_map(|topic| texts.map(|level| format!("{topic}/{level}"))).collect();
                 topics.extend(last.iter().cloned());
             }
-            let all = topics.iter().filter(|topic| cover::matches(&wanted, topic)).all(|topic| may.name(Action::Subscribe, topic).0);
+            let all = topics.iter().filter(|topic| cover::covers(&wanted, topic)).all(|topic| may.name(Action::Subscribe, topic).0);
             if may.may_subscribe(&wanted) {
                 prop_assert!(all, "{} is granted", wanted);
             }

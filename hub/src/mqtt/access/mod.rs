@@ -56,7 +56,7 @@ use self::acl::{Acl, Permissions, Subject};
 use self::digest::Hash;
 use self::identity::{Identity, Login};
 use self::scram::{Exchange, ScramError};
-use self::settings::{Policy, Settings};
+use self::settings::{Policy, Settings, groups_of};
 use self::source::{Kind, Source, Word};
 use super::codec::ReasonCode;
 use super::shared::Shared;
@@ -242,9 +242,7 @@ impl Access {
     fn judge(&self, standing: &mut Standing) {
         let mut groups = standing.identity.groups.clone();
         let user = standing.subject.user.as_deref();
-        let of_user = |users: &[String]| user.is_some_and(|user| users.iter().any(|other| other == user));
-        let named = self.groups.iter().filter(|(_, users)| of_user(users));
-        groups.extend(named.map(|(group, _)| group.as_str().into()));
+        groups.extend(groups_of(&self.groups, user).map(ByteString::from));
         standing.subject.groups = groups;
         let grants = standing.identity.grants.as_ref();
         let acl = self.acl.clone().or_else(|| grants.is_some().then(Arc::default));

@@ -8,7 +8,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use argon2::Argon2;
@@ -19,6 +19,7 @@ use foldhash::{HashMap, HashMapExt};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
+use super::super::stamp::Stamp;
 use super::cache::Memory;
 use super::scram::Credentials;
 
@@ -195,13 +196,25 @@ pub(super) enum Verified {
     Unknown,
 }
 
-/// What a file looked like when it was read.
-type Stamp = (Option<SystemTime>, u64, u64);
+/// What was read of a file.
+struct Loaded {
+    users: Users,
+    /// Whether any of them can log in with SCRAM.
+    any_scram: bool,
+}
+
+impl Loaded {
+    fn read(path: &Path) -> Result<Loaded, PasswordFileError> {
+        let users = Users::read(path)?;
+        let any_scram = users.0.values().any(|user| user.scram.is_some());
+        Ok(Loaded { users, any_scram })
+    }
+}
 
 /// A password file in use: it is read again when it changes.
 pub(super) struct Passwords {
     path: PathBuf,
-    users: ArcSwap<Users>,
+    loaded: ArcSwap<Loaded>,
     stamp: Mutex<Stamp>,
     /// Passwords that were right, by a keyed hash of user, hash and password: a device that comes back costs no argon2.
     verified: Arc<Memory<()>>,
@@ -210,13 +223,13 @@ pub(super) struct Passwords {
 impl Passwords {
     /// Reads the file. Blocks.
     pub(super) fn open(path: &Path) -> Result<Passwords, PasswordFileError> {
-        let stamp = stamp(path);
-        let users = Users::read(path)?;
+        let stamp = Stamp::of(path);
+        let loaded = Loaded::read(path)?;
         let verified =
             Memory::new(VERIFIED_MAX).map_err(|error| PasswordFileError::Hash(error.to_owned()))?;
         Ok(Passwords {
             path: path.to_owned(),
-            users: ArcSwap::from_pointee(users),
+            loaded: ArcSwap::from_pointee(loaded),
             stamp: Mutex::new(stamp),
             verified: Arc::new(verified),
         })
@@ -229,29 +242,29 @@ impl Passwords {
 
     /// Reads the file again if it has changed; whether it has. Blocks.
     pub(super) fn refresh(&self) -> Result<bool, PasswordFileError> {
-        let now = stamp(&self.path);
+        let now = Stamp::of(&self.path);
         if *self.stamp.lock() == now {
             return Ok(false);
         }
         // Noted first, so that a bad file is told of once.
         *self.stamp.lock() = now;
-        self.users.store(Arc::new(Users::read(&self.path)?));
+        self.loaded.store(Arc::new(Loaded::read(&self.path)?));
         Ok(true)
     }
 
     /// Whether there is such a user.
     pub(super) fn has(&self, user: &str) -> bool {
-        self.users.load().0.contains_key(user)
+        self.loaded.load().users.0.contains_key(user)
     }
 
     /// Whether anybody can log in with SCRAM.
     pub(super) fn has_any_scram(&self) -> bool {
-        self.users.load().0.values().any(|user| user.scram.is_some())
+        self.loaded.load().any_scram
     }
 
     /// A user's SCRAM credentials.
     pub(super) fn scram(&self, user: &str) -> Option<Credentials> {
-        self.users.load().0.get(user)?.scram.clone()
+        self.loaded.load().users.0.get(user)?.scram.clone()
     }
 
     /// Passwords remembered.
@@ -261,7 +274,7 @@ impl Passwords {
 
     /// Whether the password is right. Argon2 runs on a thread for such work, as many at a time as `room` has.
     pub(super) async fn verify(&self, user: &str, password: &[u8], room: &Arc<Semaphore>) -> Verified {
-        let Some(hash) = self.users.load().0.get(user).map(|user| Arc::clone(&user.hash)) else {
+        let Some(hash) = self.loaded.load().users.0.get(user).map(|user| Arc::clone(&user.hash)) else {
             return Verified::Unknown;
         };
         let key = self.verified.key(&[user.as_bytes(), hash.as_bytes(), password]);
@@ -296,12 +309,6 @@ async fn argon2_fits(hash: Arc<str>, user: ByteString, password: &[u8], room: &A
         tracing::error!(user = &*user, %error, "a password could not be looked at; its client is refused");
         false
     })
-}
-
-/// What changes when a file does.
-fn stamp(path: &Path) -> Stamp {
-    let Ok(metadata) = std::fs::metadata(path) else { return (None, 0, 0) };
-    (metadata.modified().ok(), metadata.len(), metadata.ino())
 }
 
 #[cfg(test)]

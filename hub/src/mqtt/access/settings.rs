@@ -22,6 +22,15 @@ pub struct Settings {
     pub listeners: Vec<(String, Policy)>,
 }
 
+/// The groups that list a user.
+pub fn groups_of<'a>(
+    groups: &'a [(String, Vec<String>)],
+    user: Option<&'a str>,
+) -> impl Iterator<Item = &'a str> {
+    let lists = move |users: &[String]| user.is_some_and(|user| users.iter().any(|other| other == user));
+    groups.iter().filter(move |(_, users)| lists(users)).map(|(group, _)| &**group)
+}
+
 /// What a listener says about who may come to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {

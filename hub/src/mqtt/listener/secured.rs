@@ -1,8 +1,7 @@
 //! [`Secured`]: the certificates of a listener, which can be replaced while it listens.
 
-use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use metrics::{counter, describe_counter, describe_gauge, gauge};
@@ -11,14 +10,12 @@ use tokio::time::MissedTickBehavior;
 use tokio_rustls::rustls::ServerConfig;
 use tracing::{error, info, warn};
 
+use super::super::stamp::Stamp;
 use super::Listener;
 use super::tls::{Loaded, TlsError, TlsOptions};
 
 /// How often files are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
-
-/// What tells that a file is another: when it was written, its size, its number.
-type Mark = Option<(SystemTime, u64, u64)>;
 
 /// See the module's text.
 pub(super) struct Secured {
@@ -33,7 +30,7 @@ pub(super) struct Secured {
 struct Source {
     options: TlsOptions,
     /// The files as they were when they were read last.
-    marks: Vec<Mark>,
+    stamps: Vec<Stamp>,
 }
 
 impl Secured {
@@ -48,10 +45,10 @@ impl Secured {
             "When the certificate of a listener ends"
         );
         // Looked at before they are read: what is written meanwhile is read again.
-        let marks = marks(options);
+        let stamps = stamps(options);
         let loaded = options.load()?;
         tell(name, &loaded);
-        let source = Mutex::new(Source { options: options.clone(), marks });
+        let source = Mutex::new(Source { options: options.clone(), stamps });
         Ok(Secured { name: name.to_owned(), current: ArcSwap::new(loaded.config), source })
     }
 
@@ -70,13 +67,13 @@ impl Secured {
     /// Reads the files again if they are others.
     fn look(&self) {
         let mut source = self.source.lock();
-        if marks(&source.options) != source.marks {
+        if stamps(&source.options) != source.stamps {
             self.read(&mut source);
         }
     }
 
     fn read(&self, source: &mut Source) {
-        source.marks = marks(&source.options);
+        source.stamps = stamps(&source.options);
         let listener = &self.name;
         let result = match source.options.load() {
             Ok(loaded) => {
@@ -109,13 +106,8 @@ fn tell(name: &str, loaded: &Loaded) {
     }
 }
 
-fn marks(options: &TlsOptions) -> Vec<Mark> {
-    options.files().map(mark).collect()
-}
-
-fn mark(path: &Path) -> Mark {
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len(), std::os::unix::fs::MetadataExt::ino(&metadata)))
+fn stamps(options: &TlsOptions) -> Vec<Stamp> {
+    options.files().map(Stamp::of).collect()
 }
 
 /// Reads the certificates of listeners again whenever their files have changed.
