@@ -340,7 +340,8 @@ impl Connection {
 
     async fn half_close(&mut self, packets: &[Bytes]) -> Result<(), String> {
         let _ = self.send(&packets.concat()).await;
-        let _ = self.stream.shutdown().await;
+        // Layers have something to write for it.
+        let _ = timeout(LIMIT, self.stream.shutdown()).await;
         self.until_closed(LIMIT).await
     }
 
