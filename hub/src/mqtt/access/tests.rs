@@ -103,3 +103,21 @@ fn an_endpoint_is_the_same_by_where_and_how_it_is_asked() {
     let headers = BTreeMap::from([("x".to_owned(), Secret::parse("y").unwrap())]);
     assert!(!open(&HookSettings { headers, ..settings }).follow(&before));
 }
+
+#[tokio::test]
+async fn a_password_that_was_right_costs_nothing_after_a_reload() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("passwords");
+    let mut users = passwords::Users::default();
+    users.set("bob", "p", false).unwrap();
+    users.write(&path).unwrap();
+    let open = || passwords::Passwords::open(&path).unwrap();
+    let (before, mut after) = (open(), open());
+    let room = Arc::new(Semaphore::new(1));
+    assert_eq!(before.verify("bob", b"p", &room).await, passwords::Verified::Right);
+    after.follow(&before);
+    // Without room nothing is looked up.
+    room.close();
+    assert_eq!(after.verify("bob", b"p", &room).await, passwords::Verified::Right);
+    assert_eq!(after.verify("bob", b"q", &room).await, passwords::Verified::Wrong);
+}
