@@ -19,7 +19,7 @@
 //! - `dead_letters`: `/api/v1/dead-letters`
 //! - `explain`: `/api/v1/explain`: what became of one record
 
-mod clients;
+pub(crate) mod clients;
 mod dead_letters;
 mod explain;
 mod health;

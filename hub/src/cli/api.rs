@@ -1,5 +1,6 @@
 //! Asking a running hub over its HTTP API.
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Client, Method, Response, Url};
 use serde_json::Value;
 
@@ -33,9 +34,18 @@ impl Address {
         let mut url = Url::parse(&base).map_err(|error| {
             Failed::because(format!("--http `{}`: {error}; write it as 127.0.0.1:8080", self.http))
         })?;
-        url.set_path(path);
-        if let (Some(name), Ok(mut segments)) = (name, url.path_segments_mut()) {
-            segments.push(name);
+        match name {
+            None => url.set_path(path),
+            Some(name @ ("." | "..")) => {
+                let encoded = name.replace('.', "%2E");
+                return Err(Failed::because(format!(
+                    "`{name}` cannot be asked for: in a URL it means something else\n  hint: curl --path-as-is \
+                     -X {method} '{}{path}/{encoded}'",
+                    url.origin().ascii_serialization()
+                )));
+            }
+            // All of it: a URL drops tabs and line ends that are written as they are.
+            Some(name) => url.set_path(&format!("{path}/{}", utf8_percent_encode(name, NON_ALPHANUMERIC))),
         }
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
@@ -72,11 +82,14 @@ fn refusal(body: &str) -> Option<String> {
     })
 }
 
-/// Text from outside for a terminal: control characters are shown, not obeyed.
+/// Text from outside for a terminal: control characters, and those that cannot be seen or turn the text around, are
+/// shown, not obeyed.
 pub(super) fn shown(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+        let unseen = matches!(c, '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{feff}');
+        let unseen = unseen || ('\u{2060}'..='\u{2069}').contains(&c);
+        if c.is_control() || unseen { out.extend(c.escape_default()) } else { out.push(c) }
     }
     out
 }
@@ -95,5 +108,6 @@ mod tests {
     #[test]
     fn control_characters_do_not_reach_the_terminal() {
         assert_eq!(shown("a\u{1b}[2Jb\nü"), "a\\u{1b}[2Jb\\nü");
+        assert_eq!(shown("\u{202e}b\u{200b}車"), "\\u{202e}b\\u{200b}車");
     }
 }

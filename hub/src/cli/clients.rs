@@ -1,13 +1,18 @@
 //! `tidemill clients`: the clients of a running hub.
 
+use std::num::NonZeroUsize;
+
 use clap::Subcommand;
-use reqwest::Method;
-use serde::Deserialize;
-use serde_json::Value;
+use clap::builder::NonEmptyStringValueParser;
+use reqwest::{Method, Response};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::api::{Address, shown};
 use super::text::{bytes, number, table};
 use super::{Failed, print};
+use crate::api::clients::LIMIT_MAX;
+use crate::api::clients::answer::{Client, Page, Subscription};
 
 const PATH: &str = "/api/v1/clients";
 
@@ -42,10 +47,10 @@ struct List {
     /// Begin after this client, in the order of identifiers
     #[arg(long, value_name = "CLIENT")]
     after: Option<String>,
-    /// End after so many; the hub gives at most 1000 at a time
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    limit: usize,
-    /// Print the hub's answer as JSON
+    /// End after so many
+    #[arg(long, value_name = "N", default_value = "100")]
+    limit: NonZeroUsize,
+    /// Print what the hub answers as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -54,10 +59,10 @@ struct List {
 
 #[derive(Debug, clap::Args)]
 struct Show {
-    /// The client identifier
-    #[arg(value_name = "CLIENT")]
+    /// The client identifier; write `--` before one that begins with `-`
+    #[arg(value_name = "CLIENT", value_parser = NonEmptyStringValueParser::new())]
     client: String,
-    /// Print the hub's answer as JSON
+    /// Print what the hub answers as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -66,8 +71,8 @@ struct Show {
 
 #[derive(Debug, clap::Args)]
 struct Kick {
-    /// The client identifier
-    #[arg(value_name = "CLIENT")]
+    /// The client identifier; write `--` before one that begins with `-`
+    #[arg(value_name = "CLIENT", value_parser = NonEmptyStringValueParser::new())]
     client: String,
     /// End its session as well, also if it has no connection
     #[arg(long)]
@@ -76,109 +81,94 @@ struct Kick {
     hub: Address,
 }
 
-/// A page as the hub answers it.
-#[derive(Deserialize)]
-struct Page {
-    clients: Vec<Client>,
-    next: Option<String>,
-}
-
-/// A client as the hub answers it. What is not known is absent.
-#[derive(Deserialize)]
-struct Client {
-    client: String,
-    online: bool,
-    since: Option<String>,
-    expires: Option<String>,
-    error: Option<String>,
-    user: Option<String>,
-    address: Option<String>,
-    listener: Option<String>,
-    version: Option<String>,
-    keep_alive_s: Option<u64>,
-    waiting_bytes: Option<u64>,
-    messages_in: Option<u64>,
-    messages_out: Option<u64>,
-    bytes_in: Option<u64>,
-    bytes_out: Option<u64>,
-    session_expiry_s: Option<u64>,
-    in_flight: Option<u64>,
-    in_flight_in: Option<u64>,
-    subscription_count: Option<u64>,
-    lag: Option<u64>,
-    #[serde(default)]
-    subscriptions: Vec<Subscription>,
-}
-
-#[derive(Deserialize)]
-struct Subscription {
-    filter: String,
-    qos: u8,
-    queue: u64,
-    cursor: u64,
-    lag: u64,
-}
-
 pub(super) async fn run(args: Args) -> Result<(), Failed> {
     match args.command {
         Command::List(list) => {
-            let mut query = vec![("limit", list.limit.to_string())];
-            query.extend(list.prefix.clone().map(|prefix| ("prefix", prefix)));
-            query.extend(list.after.clone().map(|after| ("after", after)));
-            let online = (list.online || list.offline).then(|| ("online", list.online.to_string()));
-            query.extend(online);
-            let answer = list.hub.get(PATH, &query).await?;
-            let answer: Value = answer.json().await.map_err(not_understood)?;
-            print(&if list.json { format!("{answer:#}\n") } else { listed(&parsed(answer)?) })
+            let page = list.ask().await?;
+            print(&if list.json { json(&page)? } else { listed(&page) })
         }
         Command::Show(show) => {
-            let answer = show.hub.request(Method::GET, PATH, Some(&show.client), &[]).await?;
-            let answer: Value = answer.json().await.map_err(not_understood)?;
-            print(&if show.json { format!("{answer:#}\n") } else { told(&parsed(answer)?) })
+            let response = show.hub.request(Method::GET, PATH, Some(&show.client), &[]).await?;
+            let client: Client = answer(response).await?;
+            print(&if show.json { json(&client)? } else { told(&client) })
         }
         Command::Kick(kick) => {
             let query = [("end_session", kick.end_session.to_string())];
             kick.hub.request(Method::DELETE, PATH, Some(&kick.client), &query).await?;
-            Ok(())
+            let done = if kick.end_session { "its session has ended" } else { "sent away" };
+            print(&format!("{}: {done}\n", shown(&kick.client)))
         }
     }
 }
 
-fn parsed<T: for<'a> Deserialize<'a>>(answer: Value) -> Result<T, Failed> {
-    serde_json::from_value(answer).map_err(not_understood)
+impl List {
+    /// Asks for page after page until there are as many clients as are wanted, or no more.
+    async fn ask(&self) -> Result<Page, Failed> {
+        let mut all = Page { clients: Vec::new(), next: self.after.clone() };
+        loop {
+            let wanted = self.limit.get().saturating_sub(all.clients.len());
+            let mut query = vec![("limit", wanted.min(LIMIT_MAX).to_string())];
+            query.extend(self.prefix.clone().map(|prefix| ("prefix", prefix)));
+            query.extend(all.next.take().map(|after| ("after", after)));
+            query.extend((self.online || self.offline).then(|| ("online", self.online.to_string())));
+            let page: Page = answer(self.hub.get(PATH, &query).await?).await?;
+            all.clients.extend(page.clients);
+            all.next = page.next;
+            if all.next.is_none() || all.clients.len() >= self.limit.get() {
+                return Ok(all);
+            }
+        }
+    }
+}
+
+async fn answer<T: DeserializeOwned>(response: Response) -> Result<T, Failed> {
+    response.json().await.map_err(not_understood)
+}
+
+fn json<T: Serialize>(answer: &T) -> Result<String, Failed> {
+    serde_json::to_string_pretty(answer).map(|text| text + "\n").map_err(not_understood)
 }
 
 fn not_understood(error: impl std::fmt::Display) -> Failed {
     Failed::because(format!("the hub's answer: {error}"))
 }
 
-/// A value, or `-`.
-fn known(value: Option<u64>) -> String {
-    value.map_or_else(|| "-".to_owned(), number)
+/// A number of things, or `-`.
+fn known(count: Option<usize>) -> String {
+    count.map_or_else(|| "-".to_owned(), |count| number(count as u64))
 }
 
-fn text(value: Option<&String>) -> String {
-    value.map_or_else(|| "-".to_owned(), |text| shown(text))
+fn text(value: Option<&str>) -> String {
+    value.map_or_else(|| "-".to_owned(), shown)
 }
 
 fn state(client: &Client) -> &'static str {
     if client.online { "online" } else { "offline" }
 }
 
+/// A word of a command line, for a shell.
+fn word(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 /// A table with a line for each client.
 fn listed(page: &Page) -> String {
+    if page.clients.is_empty() {
+        return "no clients\n".to_owned();
+    }
     let heads = ["client", "state", "since", "address", "version", "subscriptions", "lag", "in flight"];
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
     for client in &page.clients {
+        let (connection, session) = (client.connection.as_ref(), client.session.as_ref());
         rows.push(vec![
             shown(&client.client),
             state(client).to_owned(),
-            text(client.since.as_ref()),
-            text(client.address.as_ref()),
-            text(client.version.as_ref()),
-            known(client.subscription_count),
-            known(client.lag),
-            known(client.in_flight),
+            text(client.since.as_deref()),
+            connection.map_or("-".to_owned(), |connection| connection.address.to_string()),
+            text(connection.map(|connection| &*connection.version)),
+            known(session.map(|session| session.subscription_count)),
+            session.map_or("-".to_owned(), |session| number(session.lag)),
+            known(session.map(|session| session.in_flight)),
         ]);
     }
     let mut out = table(&rows, &[1, 2, 3, 4]);
@@ -188,7 +178,7 @@ fn listed(page: &Page) -> String {
         }
     }
     if let Some(next) = &page.next {
-        out += &format!("there are more: --after '{}'\n", shown(next));
+        out += &format!("there are more: --after={}\n", word(&shown(next)));
     }
     out
 }
@@ -202,36 +192,37 @@ fn told(client: &Client) -> String {
     if let Some(error) = &client.error {
         rows.push(("error", shown(error)));
     }
-    if client.address.is_some() {
-        let (in_, out) = (known(client.messages_in), known(client.messages_out));
-        let (bytes_in, bytes_out) = (client.bytes_in.unwrap_or(0), client.bytes_out.unwrap_or(0));
+    if let Some(connection) = &client.connection {
+        let sum = |messages, in_all| format!("{} ({} in all)", number(messages), bytes(in_all));
+        let keep_alive_s = Some(connection.keep_alive_s).filter(|seconds| *seconds > 0);
         rows.extend([
-            ("user", text(client.user.as_ref())),
-            ("address", text(client.address.as_ref())),
-            ("listener", text(client.listener.as_ref())),
-            ("MQTT version", text(client.version.as_ref())),
-            ("keep alive", client.keep_alive_s.filter(|s| *s > 0).map_or("none".to_owned(), seconds)),
-            ("messages from it", format!("{in_} ({} in all)", bytes(bytes_in))),
-            ("messages to it", format!("{out} ({} in all)", bytes(bytes_out))),
-            ("waiting for its socket", bytes(client.waiting_bytes.unwrap_or(0))),
+            ("user", text(connection.user.as_deref())),
+            ("address", connection.address.to_string()),
+            ("listener", shown(&connection.listener)),
+            ("MQTT version", shown(&connection.version)),
+            ("keep alive", keep_alive_s.map_or("none".to_owned(), seconds)),
+            ("messages from it", sum(connection.messages_in, connection.bytes_in)),
+            ("messages to it", sum(connection.messages_out, connection.bytes_out)),
+            ("waiting for its socket", bytes(connection.waiting_bytes as u64)),
         ]);
     }
-    if client.subscription_count.is_some() {
+    if let Some(session) = &client.session {
         rows.extend([
-            ("session expiry", client.session_expiry_s.map_or("never".to_owned(), seconds)),
-            ("in flight to it", known(client.in_flight)),
-            ("in flight from it", known(client.in_flight_in)),
-            ("lag", known(client.lag)),
+            ("session expiry", session.session_expiry_s.map_or("never".to_owned(), seconds)),
+            ("in flight to it", known(Some(session.in_flight))),
+            ("in flight from it", known(Some(session.in_flight_in))),
+            ("lag", number(session.lag)),
         ]);
     }
     if let Some(expires) = &client.expires {
-        rows.push(("expires", expires.clone()));
+        rows.push(("expires", shown(expires)));
     }
     let rows: Vec<Vec<String>> = rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
     let mut out = table(&rows, &[1]);
-    if !client.subscriptions.is_empty() {
+    let subscriptions = client.session.as_ref().and_then(|session| session.subscriptions.as_deref());
+    if let Some(subscriptions) = subscriptions.filter(|subscriptions| !subscriptions.is_empty()) {
         let mut rows = vec![["subscription", "QoS", "queue", "cursor", "lag"].map(str::to_owned).to_vec()];
-        for Subscription { filter, qos, queue, cursor, lag } in &client.subscriptions {
+        for Subscription { filter, qos, queue, cursor, lag } in subscriptions {
             rows.push(vec![shown(filter), qos.to_string(), queue.to_string(), number(*cursor), number(*lag)]);
         }
         out += "\n";
@@ -240,16 +231,16 @@ fn told(client: &Client) -> String {
     out
 }
 
-fn seconds(count: u64) -> String {
-    format!("{} s", number(count))
+fn seconds(count: impl Into<u64>) -> String {
+    format!("{} s", number(count.into()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn clients() -> Value {
-        serde_json::json!({
+    fn clients() -> Page {
+        let answer = serde_json::json!({
             "clients": [
                 { "client": "car-1\u{1b}[2J", "online": true, "since": "2026-01-31T12:00:00.000Z", "user": "fleet",
                   "address": "10.0.0.7:40123", "listener": "devices", "version": "5.0", "keep_alive_s": 60, "waiting_bytes": 2048,
@@ -263,19 +254,19 @@ mod tests {
                   "session_expiry_s": 172_800, "in_flight": 0, "in_flight_in": 0, "subscription_count": 1, "lag": 9 },
                 { "client": "car-3", "online": true, "error": "it waits for the store and did not answer" },
             ],
-            "next": "car-3",
-        })
+            "next": "--car's",
+        });
+        serde_json::from_value(answer).unwrap()
     }
 
     #[test]
     fn lists_are_tables() {
-        insta::assert_snapshot!(listed(&parsed(clients()).unwrap()));
+        insta::assert_snapshot!(listed(&clients()));
     }
 
     #[test]
     fn one_client_is_told_in_full() {
-        let page: Page = parsed(clients()).unwrap();
-        let all: Vec<String> = page.clients.iter().map(told).collect();
+        let all: Vec<String> = clients().clients.iter().map(told).collect();
         insta::assert_snapshot!(all.join("\n---\n"));
     }
 }

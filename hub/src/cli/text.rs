@@ -43,11 +43,15 @@ pub(super) fn time(time_ms: Option<i64>) -> String {
         .map_or_else(|_| time_ms.to_string(), |time| format!("{time:.3}"))
 }
 
+/// A cell with more characters makes its own row wider, and not the column.
+const CELL_CHARS_MAX: usize = 60;
+
 /// Rows with their columns side by side: the first one left-aligned, the others right-aligned unless they are `left`.
 pub(super) fn table(rows: &[Vec<String>], left: &[usize]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.filter(|chars| *chars <= CELL_CHARS_MAX).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut out = String::new();
@@ -99,5 +103,8 @@ mod tests {
             table(&[vec!["a".into(), "1".into()], vec!["bc".into(), "23".into()]], &[]),
             "a    1\nbc  23\n"
         );
+        let long = "x".repeat(CELL_CHARS_MAX + 1);
+        let rows = [vec![long.clone(), "1".into()], vec!["bc".into(), "23".into()]];
+        assert_eq!(table(&rows, &[]), format!("{long}   1\nbc  23\n"));
     }
 }

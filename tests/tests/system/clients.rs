@@ -14,9 +14,9 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// `tidemill clients …` against a hub.
 async fn clients(hub: &Tidemill, arguments: &[&str]) -> Ended {
     let http = hub.http().to_string();
-    let mut all = vec!["clients"];
-    all.extend(arguments);
-    all.extend(["--http", &http]);
+    let (command, arguments) = arguments.split_first().expect("a command");
+    // Before what may come after `--`.
+    let all = [&["clients", command, "--http", &http], arguments].concat();
     tidemill(hub.dir(), &all).await
 }
 
@@ -116,7 +116,7 @@ async fn clients_are_listed_page_by_page() {
         "heads, three clients, and that there are more: {}",
         listed.stdout
     );
-    assert!(listed.stdout.contains("--after 'van-2'"), "{}", listed.stdout);
+    assert!(listed.stdout.contains("--after='van-2'"), "{}", listed.stdout);
     for bad in ["online=perhaps", "limit=x", "nothing=1"] {
         assert_eq!(hub.get(&format!("/api/v1/clients?{bad}")).await.0, 400, "{bad}");
     }
@@ -131,7 +131,7 @@ async fn a_client_is_sent_away_and_its_session_only_if_that_is_asked_for() {
     let mut client = Client::connect(hub.mqtt(), &Connect::persistent("car/7")).await;
     client.subscribe(&[("orders", 1)]).await;
     let kicked = clients(&hub, &["kick", "car/7"]).await;
-    assert!(kicked.status.success(), "{}", kicked.output());
+    assert!(kicked.status.success() && kicked.stdout == "car/7: sent away\n", "{}", kicked.output());
     assert_eq!(client.reader.until_closed().await, [Packet::Disconnect { reason: 0x98 }]);
     let again = clients(&hub, &["kick", "car/7"]).await;
     assert_eq!(again.status.code(), Some(1));
@@ -158,4 +158,90 @@ async fn a_client_is_sent_away_and_its_session_only_if_that_is_asked_for() {
     hub.start_again().await;
     let client = Client::connect(hub.mqtt(), &Connect::persistent("car/7")).await;
     assert!(!client.session_present, "an ended session does not come back");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_a_client_calls_itself_it_is_found_and_no_other() {
+    let hub = Tidemill::start("").await;
+    let names = [
+        "with space",
+        " ",
+        "a//b",
+        "/",
+        "%2e%2e",
+        "a%2Fb",
+        "a?b#c=&d",
+        "quote'd",
+        "dq\"x\\",
+        "tab\there",
+        "line\nend",
+        "--help",
+        "-x",
+        "\u{202e}right",
+        "ünï-коде-車🚗",
+        "...",
+        "+",
+        "a;b",
+    ];
+    // Who would be meant if something were left out on the way.
+    let others = ["tabhere", "lineend", "a/b", "..", "a"];
+    let mut there = Vec::new();
+    for name in names.into_iter().chain(others) {
+        there.push((name, Client::connect(hub.mqtt(), &Connect::clean(name)).await));
+    }
+    for (name, client) in there.iter_mut().take(names.len()) {
+        let shown = clients(&hub, &["show", "--json", "--", name]).await;
+        assert!(shown.status.success(), "{name:?}: {}", shown.output());
+        let told: Value = serde_json::from_str(&shown.stdout).unwrap();
+        assert_eq!(told["client"], *name);
+        let kicked = clients(&hub, &["kick", "--", name]).await;
+        assert!(kicked.status.success(), "{name:?}: {}", kicked.output());
+        assert_eq!(kicked.stdout.lines().count(), 1, "{name:?}: {:?}", kicked.stdout);
+        assert_eq!(client.reader.until_closed().await, [Packet::Disconnect { reason: 0x98 }], "{name:?}");
+    }
+    // A URL has no place for this one; the hint says what helps, and it does.
+    let dots = clients(&hub, &["kick", ".."]).await;
+    assert_eq!(dots.status.code(), Some(1));
+    let hint = format!("curl --path-as-is -X DELETE 'http://{}/api/v1/clients/%2E%2E'", hub.http());
+    assert!(dots.stderr.contains(&hint), "{}", dots.stderr);
+    assert_eq!(clients(&hub, &["show", ""]).await.status.code(), Some(2), "no name is no name");
+    for (name, client) in there.iter_mut().skip(names.len()) {
+        client.nothing_comes().await;
+        assert!(hub.log().lines().all(|line| !line.contains(&format!("client=\"{name}\""))), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_are_listed_and_nobody_is_told_as_well() {
+    const COUNT: usize = 2_100;
+    let hub = Tidemill::start("").await;
+    let nobody = clients(&hub, &["list"]).await;
+    assert!(nobody.status.success() && nobody.stdout == "no clients\n", "{}", nobody.output());
+    let long = "x".repeat(200);
+    let mut online = vec![Client::connect(hub.mqtt(), &Connect::clean(&*long)).await];
+    for number in 0..COUNT {
+        online.push(Client::connect(hub.mqtt(), &Connect::clean(format!("car-{number:04}"))).await);
+    }
+    // More than the hub gives at a time, and one row a client, no wider than it has to be.
+    let listed = clients(&hub, &["list", "--limit", "100000"]).await;
+    let lines: Vec<&str> = listed.stdout.lines().collect();
+    assert_eq!(lines.len(), 1 + COUNT + 1, "heads, and each once");
+    for (number, line) in lines[1..=COUNT].iter().enumerate() {
+        assert!(line.starts_with(&format!("car-{number:04}  online")) && line.len() < 120, "{line}");
+    }
+    assert!(lines[COUNT + 1].starts_with(&format!("{long}  online")), "{}", lines[COUNT + 1]);
+    let json = clients(&hub, &["list", "--limit", "1500", "--json"]).await;
+    let page: Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(
+        (page["clients"].as_array().map(Vec::len), &page["next"]),
+        (Some(1_500), &Value::from("car-1499"))
+    );
+    assert_eq!(clients(&hub, &["list", "--limit", "0"]).await.status.code(), Some(2));
+
+    let mut hub = hub;
+    hub.kill();
+    let silent = clients(&hub, &["list"]).await;
+    assert_eq!(silent.status.code(), Some(1));
+    let told = format!("no hub answers at {}", hub.http());
+    assert!(silent.stderr.contains(&told) && silent.stderr.contains("is it running"), "{}", silent.stderr);
 }
