@@ -40,7 +40,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failed> {
     })?;
     telemetry::start(&config.telemetry, LogSink::Stderr).map_err(Failed::because)?;
     limits::raise()?;
-    limits::reserve(config.mqtt.connections_max + OTHER_FILES);
+    limits::reserve(config.mqtt.connections_max.saturating_add(OTHER_FILES));
     on_runtime(serve(config, &source, args.stop_within))
 }
 

@@ -112,7 +112,10 @@ pub fn load(source: &Source) -> Result<Config, ConfigError> {
     let mqtt_node = main.as_ref().and_then(|main| main.get("mqtt"));
     let found = mqtt_node.map_or_else(Found::default, |node| listeners::check(node, &mqtt, &access));
     problems.extend(found.problems);
-    let warnings = found.warnings;
+    let mut warnings = found.warnings;
+    if let (Some(main), Some(idle)) = (&main, mqtt.idle()) {
+        warnings.push(at(main, "mqtt", idle.key).diagnostic(idle.to_string()));
+    }
     let Top { data_dir, flush, .. } = settings.top;
     problems.extend(no_dir(flags, main.as_ref(), data_dir.as_deref()));
     let dir = flags.data_dir.clone().or(data_dir).unwrap_or_else(|| "tidemill-data".into());
@@ -170,7 +173,7 @@ pub(super) fn decode<T: DeserializeOwned + Default>(map: &Node, problems: &mut V
             Err(errors) => errors,
         };
         let bad = errors.first().and_then(|error| entry_of(&map, error)).map(str::to_owned);
-        problems.extend(errors.into_iter().map(with_example));
+        problems.extend(errors.into_iter().map(with_example).map(|error| named(&map, error)));
         match bad {
             Some(key) => map = map.without(&[&key]),
             None => return T::default(),
@@ -183,6 +186,16 @@ fn entry_of<'a>(map: &'a Node, problem: &Diagnostic) -> Option<&'a str> {
     let place = (problem.line, problem.column);
     let mut keys = map.as_map()?.iter().map(|(key, _)| key);
     keys.rfind(|key| (key.line(), key.column()) <= place)?.as_str()
+}
+
+/// A problem of a value says whose it is: logs show no line around it.
+fn named(map: &Node, problem: Diagnostic) -> Diagnostic {
+    let Some(key) = entry_of(map, &problem) else { return problem };
+    let is_its = |value: &Node| (value.line(), value.column()) == (problem.line, problem.column);
+    match map.get(key).is_some_and(is_its) {
+        true => Diagnostic { message: format!("`{key}`: {}", problem.message), ..problem },
+        false => problem,
+    }
 }
 
 /// The standard library says of an address that it is none, and not how one is written.
@@ -229,20 +242,26 @@ fn useless(main: &Node, log: &LogSettings, http: &HttpSettings, logs: &Telemetry
 }
 
 /// Values that do not go together. Without a file they are the defaults, which do.
-fn mismatch(main: &Node, mqtt: &mqtt::Options, store: &tidemill_store::Options) -> Option<Diagnostic> {
+fn mismatch(main: &Node, mqtt: &mqtt::Options, store: &tidemill_store::Options) -> Vec<Diagnostic> {
     // Listeners have been looked at one by one.
-    if let Some(error) = mqtt.check().err().filter(|error| error.key != "listeners") {
-        return Some(at(main, "mqtt", error.key).diagnostic(error.to_string()));
+    let wrong = mqtt.wrong().into_iter().filter(|error| error.key != "listeners");
+    let mut problems: Vec<Diagnostic> =
+        wrong.map(|error| at(main, "mqtt", error.key).diagnostic(error.to_string())).collect();
+    if !problems.is_empty() {
+        return problems;
     }
     let (packet, record) = (mqtt.packet_bytes_max, u64::from(store.record_bytes_max));
     let fits = packet.saturating_add(RECORD_EXTRA_BYTES) <= record;
+    if fits {
+        return problems;
+    }
     let message = format!(
         "`mqtt.packet_bytes_max` ({packet}) does not fit into `log.record_bytes_max` ({record}) with the \
          {RECORD_EXTRA_BYTES} bytes that a record has beside the packet"
     );
-    (!fits).then(|| {
-        at(main, "mqtt", "packet_bytes_max").diagnostic(message).with_hint("lower the one or raise the other")
-    })
+    let node = at(main, "mqtt", "packet_bytes_max");
+    problems.push(node.diagnostic(message).with_hint("lower the one or raise the other"));
+    problems
 }
 
 /// Bytes that a record may have beside what came in its packet: its header, client identifier and user name.

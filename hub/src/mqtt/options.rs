@@ -9,6 +9,9 @@ use tidemill_rules::units;
 use super::listener::ListenerOptions;
 use super::session::NEVER;
 
+/// More network threads are surely not what was meant.
+const THREADS_MAX: usize = 1024;
+
 /// An option that cannot be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`mqtt.{key}` {what}")]
@@ -195,18 +198,26 @@ impl Options {
     /// # Errors
     /// The first key whose value is of no use.
     pub(crate) fn check(&self) -> Result<(), OptionError> {
-        let refuse = |key, what: &str| Err(OptionError { key, what: what.to_owned() });
+        self.wrong().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Every key whose value is of no use.
+    pub(crate) fn wrong(&self) -> Vec<OptionError> {
+        let mut wrong = Vec::new();
+        let mut refuse = |key, what: String| wrong.push(OptionError { key, what });
         let listeners = self.all_listeners();
         if listeners.is_empty() {
-            return refuse("listen", "is empty; name at least one address");
+            refuse("listen", "is empty; name at least one address".to_owned());
         }
         for (at, listener) in listeners.iter().enumerate().skip(self.listen.len()) {
             if let Err(error) = listener.check(listeners.get(..at).unwrap_or_default()) {
-                return refuse("listeners", &format!("cannot be: {error}"));
+                refuse("listeners", format!("cannot be: {error}"));
             }
         }
         for (key, zero) in [
             ("connections_max", self.connections_max == 0),
+            ("payload_bytes_max", self.payload_bytes_max == 0),
+            ("subscriptions_per_session_max", self.subscriptions_per_session_max == 0),
             ("receive_maximum", self.receive_maximum == 0),
             ("inflight_max", self.inflight_max == 0),
             ("topic_levels_max", self.topic_levels_max == 0),
@@ -215,27 +226,50 @@ impl Options {
             ("connect_timeout", self.connect_timeout.is_zero()),
         ] {
             if zero {
-                return refuse(key, "is 0, which lets nothing through");
+                refuse(key, "is 0, which lets nothing through; leave it out for the default".to_owned());
             }
         }
-        let lag_is_bounded = self.lag_messages_max > 0 || !self.lag_time_max.is_zero();
-        if self.lag_policy != LagPolicy::Wait && !lag_is_bounded {
-            return refuse(
-                "lag_policy",
-                "has nothing to go by; set `lag_messages_max`, `lag_time_max` or both",
-            );
+        for (key, time) in
+            [("keep_alive_max", self.keep_alive_max), ("session_expiry_max", self.session_expiry_max)]
+        {
+            if !time.is_zero() && time.as_secs() == 0 {
+                let what =
+                    format!("is {time:?}, and whole seconds count; write at least 1s, or 0s for no limit");
+                refuse(key, what);
+            }
+        }
+        if self.threads > THREADS_MAX {
+            let what =
+                format!("is {}; write at most {THREADS_MAX}, or 0 for one for each core", self.threads);
+            refuse("threads", what);
+        }
+        if self.lag_policy != LagPolicy::Wait && !self.lag_is_bounded() {
+            let what = "has nothing to go by; set `lag_messages_max`, `lag_time_max` or both";
+            refuse("lag_policy", what.to_owned());
         }
         let (packet, payload) = (self.packet_bytes_max, self.payload_bytes_max);
         if packet <= payload {
             let what = format!(
                 "is {packet}, and must be more than `payload_bytes_max` ({payload}): a packet also has a topic"
             );
-            return refuse("packet_bytes_max", &what);
+            refuse("packet_bytes_max", what);
         }
         if u32::try_from(packet).is_err() {
-            return refuse("packet_bytes_max", &format!("is {packet}, which is over 4 GiB"));
+            refuse("packet_bytes_max", format!("is {packet}, which is over 4 GiB"));
         }
-        Ok(())
+        wrong
+    }
+
+    /// A key that does nothing beside the others.
+    pub(crate) fn idle(&self) -> Option<OptionError> {
+        let key = if self.lag_messages_max > 0 { "lag_messages_max" } else { "lag_time_max" };
+        let idle = self.lag_policy == LagPolicy::Wait && self.lag_is_bounded();
+        let what = "does nothing with `lag_policy: wait`; choose `disconnect` or `skip`".to_owned();
+        idle.then_some(OptionError { key, what })
+    }
+
+    fn lag_is_bounded(&self) -> bool {
+        self.lag_messages_max > 0 || !self.lag_time_max.is_zero()
     }
 }
 
@@ -252,7 +286,32 @@ mod tests {
         assert_eq!(bad.check().unwrap_err().key, "packet_bytes_max");
         let bad = Options { inflight_max: 0, ..Options::default() };
         let error = bad.check().unwrap_err().to_string();
-        assert_eq!(error, "`mqtt.inflight_max` is 0, which lets nothing through");
+        let what = "is 0, which lets nothing through; leave it out for the default";
+        assert_eq!(error, format!("`mqtt.inflight_max` {what}"));
+        let (short, long) = (Duration::from_millis(500), Duration::from_millis(1_500));
+        let bad = Options {
+            subscriptions_per_session_max: 0,
+            keep_alive_max: short,
+            session_expiry_max: short,
+            threads: 5_000,
+            ..Options::default()
+        };
+        let keys: Vec<&str> = bad.wrong().iter().map(|wrong| wrong.key).collect();
+        assert_eq!(
+            keys,
+            ["subscriptions_per_session_max", "keep_alive_max", "session_expiry_max", "threads"],
+            "all at once"
+        );
+        assert_eq!(Options { keep_alive_max: long, ..Options::default() }.check(), Ok(()));
+    }
+
+    #[test]
+    fn a_bound_that_nobody_acts_on_is_told() {
+        let idle = |options: Options| options.idle().map(|idle| idle.key);
+        let bounded = |lag_policy| Options { lag_messages_max: 1, lag_policy, ..Options::default() };
+        assert_eq!(idle(Options::default()), None);
+        assert_eq!(idle(bounded(LagPolicy::Wait)), Some("lag_messages_max"));
+        assert_eq!(idle(bounded(LagPolicy::Skip)), None);
     }
 
     #[test]

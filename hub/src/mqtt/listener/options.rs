@@ -140,6 +140,10 @@ impl ListenerOptions {
         if self.backlog == 0 {
             return refuse("backlog", "a backlog of 0 lets nothing through".to_owned());
         }
+        if self.limits.connections_max == Some(0) {
+            let what = "`limits.connections_max` is 0, which lets nothing through; leave it out for no limit";
+            return refuse("limits", what.to_owned());
+        }
         match &self.tls {
             Some(tls) => tls.check().or_else(|what| refuse("tls", what)),
             None => Ok(()),
@@ -195,6 +199,16 @@ mod tests {
         );
         assert!(refused(&named("", 1)).starts_with("name: "));
         assert!(refused(&named("a\nb", 1)).starts_with("name: "));
+    }
+
+    #[test]
+    fn a_limit_lets_something_through() {
+        let limited = |connections_max| {
+            let limits = ListenerLimits { connections_max, ..ListenerLimits::default() };
+            refused(&ListenerOptions { limits, ..named("c", 1) })
+        };
+        assert!(limited(Some(0)).starts_with("limits: listener `c`: `limits.connections_max` is 0"));
+        assert_eq!(limited(Some(1)) + &limited(None), "");
     }
 
     #[test]

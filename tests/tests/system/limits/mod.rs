@@ -9,6 +9,7 @@
 //! - [`lag`] slow subscribers
 //! - [`reload`] a reload while clients are at a limit
 //! - [`table`] the table of limits in `docs/configuration.md`
+//! - [`values`] values that no limit can have
 
 mod connect;
 mod connections;
@@ -18,6 +19,7 @@ mod packets;
 mod rates;
 mod reload;
 mod table;
+mod values;
 
 use std::time::Duration;
 

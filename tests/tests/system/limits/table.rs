@@ -53,6 +53,11 @@ struct Row {
     reason: String,
 }
 
+/// The keys of all limits, below `mqtt`.
+pub(super) fn keys() -> impl Iterator<Item = String> {
+    table().into_keys()
+}
+
 /// The rows of the table, by the key under which reaching the limit is counted.
 fn table() -> BTreeMap<String, Row> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
