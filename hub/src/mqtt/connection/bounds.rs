@@ -22,6 +22,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The bounds of a connection. Most have none.
 pub(super) struct Bounds {
     rates: Option<Rates>,
+    /// Whether a rate stops the client.
+    stopped: bool,
     lag: Option<Lag>,
 }
 
@@ -45,7 +47,7 @@ impl Bounds {
         let rates = Rates::new(&peer.listener.rates);
         let lag = (shared.options.lag_policy != LagPolicy::Wait)
             .then(|| Lag { next_look: Instant::now() + LOOK_EVERY, over: HashMap::default() });
-        (rates.is_some() || lag.is_some()).then(|| Box::new(Bounds { rates, lag }))
+        (rates.is_some() || lag.is_some()).then(|| Box::new(Bounds { rates, stopped: false, lag }))
     }
 
     /// Bytes were read.
@@ -86,13 +88,16 @@ impl Bounds {
 impl Connection {
     /// When something is due by the bounds: reading again, or looking how far behind a client is for whom something
     /// waits.
-    pub(super) fn bounds_wake_at(&self, pause: Option<(Instant, Limit)>) -> Option<Instant> {
-        let bounds = self.bounds.as_ref()?;
-        if let Some((_, limit)) = pause {
+    pub(super) fn bounds_wake_at(&mut self, pause: Option<(Instant, Limit)>) -> Option<Instant> {
+        let is_waiting = self.delivery.is_waiting();
+        let bounds = self.bounds.as_mut()?;
+        // Each time that it is stopped, however often it looks again.
+        if let Some((_, limit)) = pause.filter(|_| !bounds.stopped) {
             self.shared.counters.reached(limit);
         }
-        let look = bounds.next_look().filter(|_| self.delivery.is_waiting());
-        pause.map(|(until, _)| until).into_iter().chain(look).min()
+        bounds.stopped = pause.is_some();
+        let again = bounds.rates.as_mut().and_then(|rates| rates.look_again_at(pause));
+        again.into_iter().chain(bounds.next_look().filter(|_| is_waiting)).min()
     }
 
     /// Looks how far behind the client is, and does what `lag_policy` says about a subscription that is too far behind
