@@ -220,7 +220,8 @@ impl Hub {
     pub async fn stop(self, patience: Duration) -> Result<(), StoreError> {
         let deadline = Instant::now() + patience;
         self.api.unready("the hub is stopping");
-        self.broker.stop(patience).await;
+        // Clients that do not go leave time for what was taken from them to be delivered.
+        self.broker.stop(patience / 2).await;
         if let Some(flow) = self.work.into_inner().flow {
             flow.stop(deadline).await;
         }

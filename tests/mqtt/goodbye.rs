@@ -1,6 +1,6 @@
 //! DISCONNECT (3.14) and errors (4.13 in 5.0, 4.8 in 3.1.1).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tidemill_tests::mqtt::Level;
 
@@ -146,6 +146,20 @@ async fn a_server_that_stops_says_so() {
     hub.terminate().await;
     new.closed_with(0x8b).await;
     old.closed().await;
+}
+
+#[tokio::test]
+async fn a_server_that_stops_does_not_wait_for_who_has_not_come_yet() {
+    let mut hub = hub_with("").await;
+    let mut silent = Wire::open(&hub, Level::V5).await;
+    let mut begun = Wire::open(&hub, Level::V5).await;
+    begun.send(&connect(Level::V5, "goodbye-begun").bytes()[..10]).await;
+    Wire::connect(&hub, Level::V5, "goodbye-other").await.disconnect().await;
+    let began = Instant::now();
+    hub.terminate().await;
+    assert!(began.elapsed() < Duration::from_secs(2), "it took {:?}", began.elapsed());
+    silent.closed().await;
+    begun.closed().await;
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use super::super::limits::Limit;
 use super::super::peer::Peer;
 use super::super::registry::{Holder, Mail};
 use super::super::session::{Kept, Session, Subscription, Will};
-use super::super::shared::{Shared, now_ms};
+use super::super::shared::{Phase, Shared, now_ms};
 use super::super::transport::{Transport, establish};
 use super::super::{sessions, share};
 use super::admission::{Admitted, admit};
@@ -36,6 +36,10 @@ pub(super) struct Refusal {
     pub(super) reason: ReasonCode,
     pub(super) what: &'static str,
 }
+
+/// What is said to who comes while the broker lets its connections go.
+const SHUTTING_DOWN: Refusal =
+    Refusal { reason: ReasonCode::SERVER_UNAVAILABLE, what: "the server is shutting down" };
 
 impl From<Denied> for Refusal {
     fn from(Denied { reason, what }: Denied) -> Self {
@@ -69,7 +73,8 @@ pub(super) async fn accept(
     } else {
         // Boxed: plain connections need no room for it.
         let established = Box::pin(establish(socket, &mut peer, from_client_max));
-        match timeout_at(until, established).await {
+        let established = timeout_at(until, established);
+        match unless_draining(&shared, established).await? {
             Ok(established) => established?,
             Err(_) => {
                 late(&peer, "the handshake of its transport is not done");
@@ -80,7 +85,8 @@ pub(super) async fn accept(
     let peer = Arc::new(peer);
     let mut decoder = Decoder::server(from_client_max);
     let mut input = BytesMut::new();
-    let read = match timeout_at(until, read_packet(&mut stream, &mut decoder, &mut input)).await {
+    let reading = timeout_at(until, read_packet(&mut stream, &mut decoder, &mut input));
+    let read = match unless_draining(&shared, reading).await? {
         Ok(read) => read,
         Err(_) => {
             late(&peer, "no CONNECT came");
@@ -99,7 +105,10 @@ pub(super) async fn accept(
                 connect.client_id = assigned.as_str().into();
             }
             let admitted = match checked {
-                Ok(()) => admit(&shared, &mut stream, &peer, &mut decoder, &mut input, &connect).await,
+                Ok(()) => {
+                    let admitting = admit(&shared, &mut stream, &peer, &mut decoder, &mut input, &connect);
+                    unless_draining(&shared, admitting).await.unwrap_or(Err(SHUTTING_DOWN))
+                }
                 Err(refusal) => Err(refusal),
             };
             match admitted {
@@ -132,6 +141,16 @@ pub(super) async fn accept(
         refuse(&mut stream, version, &refusal, room).await;
     }
     None
+}
+
+/// Waits for a part of a handshake that leaves nothing to be undone; `None` when the broker lets its connections go first.
+async fn unless_draining<T>(shared: &Shared, part: impl Future<Output = T>) -> Option<T> {
+    let mut phase = shared.phase.subscribe();
+    tokio::select! {
+        biased;
+        done = part => Some(done),
+        _ = phase.wait_for(|phase| *phase != Phase::Running) => None,
+    }
 }
 
 /// Reads until a whole packet is there; `None` if the client went before.
@@ -188,7 +207,7 @@ fn check(shared: &Shared, connect: &Connect) -> Result<(), Refusal> {
     let options = &shared.options;
     let refuse = |reason, what| Err(Refusal { reason, what });
     if shared.is_draining() {
-        return refuse(ReasonCode::SERVER_UNAVAILABLE, "the server is shutting down");
+        return Err(SHUTTING_DOWN);
     }
     // [MQTT-3.1.3-8] of 3.1.1; in 5.0 the server gives a name in any case.
     if connect.version == Version::V311 && connect.client_id.is_empty() && !connect.clean_start {
