@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use tidemill_tests::mqtt::Level;
+use tidemill_tests::services::tidemill::metrics::Metrics;
 use tokio::time::sleep;
 
 use crate::hubs::{hub, hub_with};
@@ -110,5 +111,53 @@ async fn a_ping_is_answered() {
         wire.send(b"\xc0\x00\xc0\x00").await;
         wire.expect(b"\xd0\x00").await;
         wire.expect(b"\xd0\x00").await;
+    }
+}
+
+#[tokio::test]
+async fn it_ends_who_does_not_read_whatever_else_goes_on() {
+    // What is looked at each second, and whoever asks for it, wakes the connection again and again.
+    let hub = hub_with("lag_policy: skip, lag_messages_max: 1000000, out_buffer_bytes_max: 64KiB").await;
+    let mut wires = Vec::new();
+    for level in BOTH {
+        let client = at(level, "keep-alive-deaf");
+        let mut wire = Wire::with(&hub, &connect(level, &client).keep_alive(2)).await;
+        wire.subscribe(&client, 0).await;
+        let mut other = Wire::connect(&hub, level, &at(level, "keep-alive-other")).await;
+        for _ in 0..16 {
+            other.publish(publish(&client, vec![b'x'; 1_000_000])).await;
+        }
+        wires.push(wire);
+    }
+    let began = Instant::now();
+    let ended = |metrics: &Metrics| {
+        metrics.sum("tidemill_mqtt_refused_total", &[("reason", "Keep Alive timeout")]).unwrap_or(0.0)
+    };
+    while ended(&hub.metrics().await) < 2.0 {
+        assert!(began.elapsed() < Duration::from_secs(7), "still there after {:?}", began.elapsed());
+        for level in BOTH {
+            hub.get(&format!("/api/v1/clients/{}", at(level, "keep-alive-deaf"))).await;
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+#[tokio::test]
+async fn it_does_not_end_who_reads_slowly() {
+    const MESSAGES: u32 = 64;
+    let hub = hub_with("out_buffer_bytes_max: 64KiB").await;
+    let mut wire = Wire::with(&hub, &connect(Level::V311, "keep-alive-slow").keep_alive(2)).await;
+    wire.subscribe("keep-alive/slow", 0).await;
+    let mut other = Wire::connect(&hub, Level::V311, "keep-alive-other").await;
+    for _ in 0..MESSAGES {
+        other.publish(publish("keep-alive/slow", vec![b'x'; 250_000])).await;
+    }
+    // What it sends meanwhile waits until it has read.
+    let mut messages = 0;
+    while messages < MESSAGES {
+        sleep(Duration::from_millis(100)).await;
+        wire.send(&PINGREQ).await;
+        let frame = wire.frame().await;
+        messages += u32::from(frame[0] == 0x30);
     }
 }

@@ -237,6 +237,46 @@ async fn its_properties_go_with_it_in_order() {
 }
 
 #[tokio::test]
+async fn a_goodbye_counts_behind_more_messages_than_are_acknowledged_at_once() {
+    // In 3.1.1 a client is not told how many it may have sent before it is acknowledged (the hub's limit: 1,024).
+    let (hub, level) = (hub().await, Level::V311);
+    for qos in [1, 2] {
+        let topic = format!("will/hasty/{qos}");
+        let mut watcher = watcher(&hub, level, &topic).await;
+        let mut wire = Wire::with(&hub, &connect(level, "will-hasty").will(&topic, "gone", 0)).await;
+        let mut all = bytes();
+        for id in 1..=1_100 {
+            all = all.raw(publish("will/others", "x").qos(qos, id).at(level));
+        }
+        wire.send(&all.raw(publish(&topic, "last").at(level)).raw(DISCONNECT)).await;
+        wire.cut_off().await;
+        assert_eq!(watcher.message().await.text(), "last", "what comes before a goodbye is taken");
+        no_will(&mut watcher, &topic).await;
+    }
+}
+
+#[tokio::test]
+async fn a_goodbye_counts_though_the_client_has_not_read_everything() {
+    let hub = hub().await;
+    for level in BOTH {
+        let (topic, much) = (at(level, "will/slow"), at(level, "will/much"));
+        let mut watcher = watcher(&hub, level, &topic).await;
+        let mut wire =
+            Wire::with(&hub, &connect(level, at(level, "will-slow")).will(&topic, "gone", 0)).await;
+        wire.subscribe(&much, 0).await;
+        // More than all buffers hold.
+        for _ in 0..16 {
+            watcher.publish(publish(&much, vec![b'x'; 1_000_000])).await;
+        }
+        wire.send(&DISCONNECT).await;
+        drop(wire);
+        // The hub has noticed when another may have the identifier without taking it over.
+        Wire::connect(&hub, level, &at(level, "will-slow")).await.disconnect().await;
+        no_will(&mut watcher, &topic).await;
+    }
+}
+
+#[tokio::test]
 async fn its_topic_is_checked() {
     let hub = hub().await;
     for level in BOTH {

@@ -15,7 +15,7 @@ use super::super::session::Session;
 use super::super::shared::now_ms;
 use super::super::transport::Transport;
 use super::super::{sessions, share};
-use super::{Connection, Output};
+use super::{Connection, Output, READ_BYTES, READ_BYTES_PER_TURN};
 
 /// How long the last packets may take to be written.
 const LAST_WRITE_MAX: Duration = Duration::from_millis(500);
@@ -92,7 +92,14 @@ impl Connection {
         {
             self.shared.counters.refuse(reason);
         }
-        if matches!(close, Close::Goodbye { with_will: false }) {
+        let goodbye = match close {
+            Close::Goodbye { with_will } => !with_will,
+            Close::Gone | Close::Refused { .. } => false,
+            Close::Lost(_) | Close::TakenOver(_) | Close::Kicked(_) | Close::ShuttingDown => {
+                self.read_rest().await
+            }
+        };
+        if goodbye {
             self.session.will = None;
         }
         // A batch not submitted is not acknowledged either; only a packet after it was refused.
@@ -137,9 +144,33 @@ impl Connection {
         }
     }
 
+    /// Takes what the client has sent already, though there is no room for answers; whether it said goodbye in it, and wants no
+    /// will: it does not have to read everything before it may go ([MQTT-3.14.4-3]).
+    async fn read_rest(&mut self) -> bool {
+        let mut left = READ_BYTES_PER_TURN;
+        loop {
+            match self.handle_packets().await {
+                Err(Close::Goodbye { with_will }) => return !with_will,
+                Err(_) => return false,
+                Ok(()) if self.held_back || left == 0 => return false,
+                Ok(()) => {}
+            }
+            self.input.reserve(READ_BYTES);
+            match self.stream.try_read_buf(&mut self.input) {
+                Ok(count) if count > 0 => {
+                    self.tally.bytes_in += count as u64;
+                    left = left.saturating_sub(count);
+                }
+                _ => return false,
+            }
+        }
+    }
+
     /// Writes what is left, and in MQTT 5 why it ends.
     async fn say_goodbye(&mut self, close: &Close) {
         if matches!(close, Close::Gone | Close::Lost(_)) {
+            // One that has only ended its own direction may still read.
+            self.tally.bytes_out += self.output.write(&mut self.stream).unwrap_or(0) as u64;
             self.stream.close();
             // It is gone, and nobody waits for its layers' goodbyes.
             let _ = self.stream.try_flush();

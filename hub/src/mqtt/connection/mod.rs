@@ -59,7 +59,7 @@ use super::shared::Shared;
 use super::stats::Tally;
 use super::transport::Transport;
 
-/// Bytes read with one call.
+/// Room that is made before each read. What is there already for a large packet is used as well.
 const READ_BYTES: usize = 16 << 10;
 /// Bytes read in one turn: then what was read gets its answers.
 const READ_BYTES_PER_TURN: usize = 256 << 10;
@@ -254,8 +254,9 @@ impl Connection {
         let pause = self.pause();
         let reading = self.has_room() && !self.owes() && pause.is_none();
         let more = (self.has_room() && self.delivery.has_work()) || (reading && self.held_back);
-        if !reading {
-            // Our own doing is no silence of the client's.
+        // What keeps us from listening is no silence of the client's.
+        let listening = pause.is_none() && !self.owes();
+        if !listening {
             self.last_heard = Instant::now();
         }
         let written = self.output.is_empty() && !self.stream.has_unsent();
@@ -266,8 +267,6 @@ impl Connection {
             (false, true) => None,
         };
         self.check_expiry()?;
-        // Nor is it one while we do not listen, however long that is.
-        let listening = pause.is_none() && !self.owes();
         let silence = self.silence_max().filter(|_| listening).map(|silence| self.last_heard + silence);
         let bounds = if self.bounds.is_some() { self.bounds_wake_at(pause) } else { None };
         let deadline = silence.into_iter().chain(bounds).chain(self.expires()).min();
@@ -339,7 +338,8 @@ impl Connection {
     async fn read(&mut self) -> Result<(), Close> {
         let mut left = READ_BYTES_PER_TURN;
         let mut ended = false;
-        while left > 0 && !ended && self.may_read() {
+        // With packets left in the buffer, the end of the connection would come before them.
+        while left > 0 && !ended && !self.held_back && self.may_read() {
             self.input.reserve(READ_BYTES);
             match self.stream.try_read_buf(&mut self.input) {
                 Ok(0) => ended = true,
@@ -411,6 +411,7 @@ impl Connection {
                 }
             }
         }
+        self.held_back &= !self.input.is_empty();
         Ok(None)
     }
 
@@ -491,7 +492,13 @@ impl Connection {
     /// Writes what the socket takes.
     fn flush(&mut self) -> Result<(), Close> {
         if !self.output.is_empty() || self.stream.has_unsent() {
-            self.tally.bytes_out += self.output.write(&mut self.stream).map_err(Close::Lost)? as u64;
+            let full = !self.has_room();
+            let written = self.output.write(&mut self.stream).map_err(Close::Lost)?;
+            self.tally.bytes_out += written as u64;
+            if full && written > 0 {
+                // We did not listen while it was full, and the client is there: it reads.
+                self.last_heard = Instant::now();
+            }
         }
         Ok(())
     }
