@@ -46,6 +46,8 @@ pub struct InFlight {
     pub step: Step,
     /// Whether it was sent with the retain flag.
     pub retain: bool,
+    /// Whether it is still to be sent again on this connection.
+    waits: bool,
     /// Its place in the order of sending.
     sequence: u64,
 }
@@ -60,6 +62,8 @@ pub struct Window {
     /// Identifiers of `slots` that are free.
     free: VecDeque<u16>,
     in_flight: u32,
+    /// Those of them that are still to be sent again.
+    waiting: u16,
     sequence: u64,
     /// A QoS 2 message has come a step further since this was last asked.
     changed: bool,
@@ -70,6 +74,28 @@ impl Window {
     #[must_use]
     pub fn len(&self) -> usize {
         self.in_flight as usize
+    }
+
+    /// How many of them the client has not been sent on this connection yet.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        usize::from(self.waiting)
+    }
+
+    /// A new connection: all that is in flight waits to be sent again, in this order ([MQTT-4.6.0-1]).
+    pub fn wait(&mut self) -> Vec<PacketId> {
+        self.slots.iter_mut().flatten().for_each(|sent| sent.waits = true);
+        self.waiting = self.in_flight as u16;
+        self.in_order().into_iter().map(|(id, _)| id).collect()
+    }
+
+    /// Sends a message again; `None` if its delivery has ended since.
+    pub fn send_again(&mut self, id: PacketId) -> Option<InFlight> {
+        let sent = self.slot(id)?.as_mut()?;
+        let waited = std::mem::take(&mut sent.waits);
+        let sent = sent.clone();
+        self.waiting -= u16::from(waited);
+        Some(sent)
     }
 
     /// Whether none is.
@@ -91,7 +117,7 @@ impl Window {
         };
         let step = if qos == Qos::ExactlyOnce { Step::Pubrec } else { Step::Puback };
         let slot = self.slots.get_mut(usize::from(id) - 1)?;
-        *slot = Some(InFlight { sources, pointer, step, retain, sequence: self.sequence });
+        *slot = Some(InFlight { sources, pointer, step, retain, waits: false, sequence: self.sequence });
         self.sequence += 1;
         self.in_flight += 1;
         self.changed |= qos == Qos::ExactlyOnce;
@@ -112,6 +138,7 @@ impl Window {
         let ended = self.slot(id)?.take()?;
         self.free.push_back(id.get());
         self.in_flight -= 1;
+        self.waiting -= u16::from(ended.waits);
         Some(ended)
     }
 
@@ -194,7 +221,9 @@ impl Window {
         }
         let sequence = self.sequence;
         match self.slots.get_mut(index) {
-            Some(slot @ None) => *slot = Some(InFlight { sources, pointer, step, retain, sequence }),
+            Some(slot @ None) => {
+                *slot = Some(InFlight { sources, pointer, step, retain, waits: false, sequence })
+            }
             _ => return false,
         }
         self.free.retain(|free| *free != id.get());
@@ -262,6 +291,27 @@ mod tests {
             .map(|at| window.send(Sources::new(), pointer(at), Qos::AtLeastOnce, false).unwrap().get())
             .collect();
         assert_eq!(next, [1, 2, 4, 5, 6, 8]);
+    }
+
+    #[test]
+    fn what_waits_to_be_sent_again_takes_no_room() {
+        let mut window = Window::default();
+        let send =
+            |window: &mut Window| window.send(Sources::new(), pointer(1), Qos::AtLeastOnce, false).unwrap();
+        let ids = [(); 3].map(|()| send(&mut window));
+        assert_eq!(window.waiting(), 0);
+        assert_eq!(window.wait(), ids);
+        assert_eq!((window.len(), window.waiting()), (3, 3));
+        // The client answers what the connection before this one sent.
+        assert!(window.puback(ids[1]).is_some());
+        assert_eq!((window.len(), window.waiting()), (2, 2));
+        assert!(window.send_again(ids[0]).is_some() && window.send_again(ids[1]).is_none());
+        assert_eq!((window.len(), window.waiting()), (2, 1));
+        assert!(window.puback(ids[0]).is_some());
+        assert_eq!((window.len(), window.waiting()), (1, 1));
+        assert_eq!(window.wait(), [ids[2]]);
+        assert!(window.send_again(ids[2]).is_some() && window.send_again(ids[2]).is_some());
+        assert_eq!((window.len(), window.waiting()), (1, 0));
     }
 
     #[test]

@@ -33,7 +33,7 @@ use super::{Close, Connection};
 /// What is to be delivered.
 #[derive(Default)]
 pub(super) struct Delivery {
-    /// Messages in flight from before this connection, to be sent again, in order.
+    /// Messages in flight from before this connection, to be sent again, in order; some may have been answered since.
     resend: VecDeque<PacketId>,
     /// Subscriptions whose retained messages are to be sent.
     replays: VecDeque<Replay>,
@@ -118,7 +118,7 @@ impl Delivery {
 impl Connection {
     /// Takes up the session: what was in flight is to be sent again, queues to be looked at.
     pub(super) fn resume(&mut self) {
-        self.delivery.resend = self.session.window.in_order().into_iter().map(|(id, _)| id).collect();
+        self.delivery.resend = self.session.window.wait().into();
         self.delivery.overlaps = Overlaps::of(&self.session.subscriptions);
         let keys: Vec<SubscriptionKey> = self.session.subscriptions.iter().map(|(key, _)| key).collect();
         for key in keys {
@@ -187,9 +187,6 @@ impl Connection {
         let Some(done) = done else { return };
         self.delivery.blocked = false;
         self.session.finish(done);
-        // The client may answer what the connection before this one sent it.
-        let window = &self.session.window;
-        self.delivery.resend.retain(|id| window.get(*id).is_some());
         for source in &done.sources {
             match self.delivery.group(source.subscription) {
                 Some(group) => group.done(&self.shared.store, source.offset, done.step),
@@ -205,7 +202,7 @@ impl Connection {
 
     /// How many more QoS 1 and 2 messages may be in flight. What is yet to be sent again is not.
     fn window_room(&self) -> usize {
-        let in_flight = self.session.window.len() - self.delivery.resend.len();
+        let in_flight = self.session.window.len() - self.session.window.waiting();
         usize::from(self.limits.window_max).saturating_sub(in_flight)
     }
 

@@ -26,7 +26,8 @@ impl Connection {
             let page = room.min(RESEND_PAGE).min(self.delivery.resend.len());
             let ids: Vec<PacketId> = self.delivery.resend.drain(..page).collect();
             for id in ids {
-                let Some(sent) = self.session.window.get(id).cloned() else { continue };
+                // The client may have answered what the connection before this one sent it.
+                let Some(sent) = self.session.window.send_again(id) else { continue };
                 if sent.step == Step::Pubcomp {
                     self.send(&Packet::Pubrel(Ack::new(id, ReasonCode::SUCCESS)));
                 } else {
