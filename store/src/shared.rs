@@ -1,8 +1,10 @@
 //! [`Shared`]: what the store's threads have in common.
 
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytestring::ByteString;
 use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::Semaphore;
 
@@ -17,6 +19,7 @@ use crate::meta::Meta;
 use crate::meta::cursor::Cursors;
 use crate::queue::alive::Alive;
 use crate::queue::block;
+use crate::queue::filter;
 use crate::queue::index::Index;
 use crate::queue::indexer::{FlushedCut, IndexerSignal};
 use crate::queue::routes::Routes;
@@ -26,6 +29,9 @@ use crate::{Options, Pointer, QueueId, ReadBatch, ReadRequest, Record, Result, R
 
 /// Entries added to queues under one lock of the table, about.
 const STEP_ENTRIES: usize = 4096;
+
+/// Retained messages looked at under one lock of the table.
+const STEP_RETAINED: usize = 512;
 
 /// More records than memory has room for while they wait.
 const WAITING_RECORDS_MAX: u64 = 1 << 32;
@@ -201,6 +207,54 @@ impl Shared {
         // In this order: what leaves the table is in the database before.
         let recent = self.table.read().recent_retained_of(topic);
         recent.map_or_else(|| self.meta.retained_of(topic), Ok)
+    }
+
+    /// Hands on retained messages that the meta database does not have yet, in the order of topics from a place on, until told to stop.
+    /// Lets the table go now and then: what leaves it meanwhile is in the database.
+    pub(crate) fn each_recent_retained(
+        &self,
+        from: Bound<&str>,
+        mut each: impl FnMut(&ByteString, Option<Pointer>) -> bool,
+    ) {
+        let mut last: Option<ByteString> = None;
+        loop {
+            let table = self.table.read();
+            let from = last.as_deref().map_or(from, Bound::Excluded);
+            let mut seen = 0;
+            let mut reached = None;
+            for (topic, pointer) in table.recent_retained(from).take(STEP_RETAINED) {
+                if !each(topic, pointer) {
+                    return;
+                }
+                seen += 1;
+                reached = Some(topic);
+            }
+            let reached = reached.cloned();
+            drop(table);
+            if seen < STEP_RETAINED {
+                return;
+            }
+            last = reached;
+        }
+    }
+
+    /// Up to `limit` of those whose topic matches a filter, in topic order after `after`.
+    pub(crate) fn recent_retained(
+        &self,
+        pattern: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Vec<(String, Option<Pointer>)> {
+        let literal = filter::literal_prefix(pattern);
+        let from = after.filter(|after| *after >= literal).map_or(Bound::Included(literal), Bound::Excluded);
+        let mut found = Vec::new();
+        self.each_recent_retained(from, |topic, pointer| {
+            if filter::matches(pattern, topic) {
+                found.push((topic.to_string(), pointer));
+            }
+            found.len() < limit && topic.starts_with(literal)
+        });
+        found
     }
 
     /// Picks the entries whose records are there and that the request allows.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::ops::Bound;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -475,27 +476,20 @@ impl Store {
             let mut tries = 1;
             loop {
                 // First what is newest: a checkpoint in between then only writes what was seen already.
-                let recent: Vec<(String, Option<Pointer>)> = {
-                    let table = shared.table.read();
-                    let matching =
-                        table.recent_retained().filter(|(topic, _)| filter::matches(&filter, topic));
-                    matching.map(|(topic, pointer)| (topic.to_string(), pointer)).collect()
-                };
+                let recent = shared.recent_retained(&filter, after.as_deref(), limit);
                 let stored = shared.meta.retained(&filter, after.as_deref(), limit)?;
-                let last = stored.last().map(|(topic, _)| topic.clone()).filter(|_| stored.len() == limit);
+                // Behind the end of either, if there is more, nothing is known.
+                let end_of_recent = recent.last().map(|(topic, _)| topic).filter(|_| recent.len() == limit);
+                let end_of_stored = stored.last().map(|(topic, _)| topic).filter(|_| stored.len() == limit);
+                let last = end_of_recent.into_iter().chain(end_of_stored).min().cloned();
                 let mut page: BTreeMap<String, Pointer> = stored.into_iter().collect();
                 for (topic, pointer) in recent {
-                    let after = after.as_ref().is_none_or(|after| topic > *after);
-                    let before = last.as_ref().is_none_or(|last| topic <= *last);
                     match pointer {
-                        Some(pointer) if after && before => {
-                            page.insert(topic, pointer);
-                        }
-                        _ => {
-                            page.remove(&topic);
-                        }
-                    }
+                        Some(pointer) => page.insert(topic, pointer),
+                        None => page.remove(&topic),
+                    };
                 }
+                page.retain(|topic, _| last.as_ref().is_none_or(|last| topic <= last));
                 if page.is_empty() && last.is_some() {
                     after = last;
                     continue;
@@ -519,10 +513,11 @@ impl Store {
     pub async fn retained_count(&self) -> Result<u64> {
         self.run(|shared| {
             // First what is newest: a checkpoint in between then only writes what was seen already.
-            let recent: HashMap<ByteString, bool> = {
-                let table = shared.table.read();
-                table.recent_retained().map(|(topic, pointer)| (topic.clone(), pointer.is_some())).collect()
-            };
+            let mut recent: HashMap<ByteString, bool> = HashMap::default();
+            shared.each_recent_retained(Bound::Unbounded, |topic, pointer| {
+                recent.insert(topic.clone(), pointer.is_some());
+                true
+            });
             let mut count = recent.values().filter(|there| **there).count() as u64;
             shared.meta.every_retained(|topic, _| count += u64::from(!recent.contains_key(topic)))?;
             Ok(count)

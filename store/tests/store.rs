@@ -25,6 +25,7 @@ with_shards! {
     a_derived_queue_and_its_source_move_together,
     a_cursor_follows_its_record_when_a_derived_queue_comes_out_differently,
     retained_messages_are_the_last_of_their_topic,
+    retained_messages_come_in_pages,
     a_watch_rings_once_and_never_too_late,
     queues_go_with_their_last_reference,
     documents_and_dead_letters_stay,
@@ -284,6 +285,63 @@ async fn retained_messages_are_the_last_of_their_topic(shards: u16) {
     assert_eq!(topics(store.retained("#", None, 10).await.unwrap()), ["h=5", "h/a=3", "h/c/d=4"]);
     assert_eq!(topics(store.retained("#", None, 1).await.unwrap()), ["h=5"]);
     assert_eq!(topics(store.retained("$S/#", None, 10).await.unwrap()), ["$S/x=s"]);
+}
+
+/// More than are looked at under one lock, some in the database, some not yet, some cleared since.
+async fn retained_messages_come_in_pages(shards: u16) {
+    const TOPICS: u32 = 1500;
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(options(dir.path(), shards)).unwrap();
+    let topic = |number: u32| format!("r/{}/{number}", number % 3);
+    let retained = |number: u32, payload: &'static str| NewRecord {
+        retain: if payload.is_empty() { Retain::Clear } else { Retain::Set },
+        ..record(&topic(number), payload)
+    };
+    store.append((0..TOPICS).map(|number| retained(number, "old")).collect()).await.unwrap();
+    store.checkpoint().await.unwrap();
+    // Cleared in runs that are longer than a page.
+    let is_cleared = |number: u32| number % 100 < 60;
+    let is_new = |number: u32| !is_cleared(number) && number.is_multiple_of(2);
+    let changed = (0..TOPICS).filter(|number| is_cleared(*number) || is_new(*number));
+    let changes = changed.map(|number| retained(number, if is_cleared(number) { "" } else { "new" }));
+    store.append(changes.collect()).await.unwrap();
+    store.append((TOPICS..2 * TOPICS).map(|number| retained(number, "late")).collect()).await.unwrap();
+    let payload = |number: u32| match number {
+        TOPICS.. => "late",
+        _ if is_new(number) => "new",
+        _ => "old",
+    };
+    for checkpointed in [false, true] {
+        for (filter, group) in [("#", None), ("r/1/#", Some(1)), ("r/+/+", None), ("r/2/+", Some(2))] {
+            let wanted = |number: &u32| group.is_none_or(|group| number % 3 == group);
+            let there = (0..2 * TOPICS).filter(|number| *number >= TOPICS || !is_cleared(*number));
+            let mut expected: Vec<(String, &str)> =
+                there.filter(wanted).map(|number| (topic(number), payload(number))).collect();
+            expected.sort_unstable();
+            let mut found = Vec::new();
+            while let page = store
+                .retained(filter, found.last().map(|(topic, _): &(String, _)| &**topic), 7)
+                .await
+                .unwrap()
+                && !page.is_empty()
+            {
+                assert!(page.len() <= 7);
+                let text = |record: &Record| String::from_utf8(record.payload.to_vec()).unwrap();
+                found.extend(page.iter().map(|record| (record.topic.to_string(), text(record))));
+            }
+            let found: Vec<(String, &str)> =
+                found.iter().map(|(topic, payload)| (topic.clone(), &**payload)).collect();
+            assert!(
+                found == expected,
+                "{filter}, checkpointed: {checkpointed}: {} of {}",
+                found.len(),
+                expected.len()
+            );
+        }
+        assert_eq!(store.retained_count().await.unwrap(), u64::from(TOPICS + TOPICS * 2 / 5));
+        store.checkpoint().await.unwrap();
+    }
+    store.close().await.unwrap();
 }
 
 async fn a_watch_rings_once_and_never_too_late(shards: u16) {

@@ -3,6 +3,10 @@
 //! It is locked once for a batch, never for a record. A queue that nobody writes to takes one [`Slot`] and its number's place in a
 //! hash table; nothing is read from RocksDB to add to it.
 
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
 use bytestring::ByteString;
 use foldhash::HashMap;
 use foldhash::fast::FixedState;
@@ -91,9 +95,9 @@ pub(crate) struct Table {
     places: HashMap<CursorKey, CursorPlace>,
     changed_places: Vec<CursorKey>,
     /// Retained messages that changed and are not in the meta database yet; `None`: cleared.
-    retained: HashMap<ByteString, Option<Pointer>>,
+    retained: BTreeMap<ByteString, Option<Pointer>>,
     /// Those that the flush in progress writes.
-    retained_writing: HashMap<ByteString, Option<Pointer>>,
+    retained_writing: BTreeMap<ByteString, Option<Pointer>>,
     dispatched: Cut,
     entries: u64,
     waiting_entries: usize,
@@ -130,8 +134,8 @@ impl Table {
             flush: 1,
             places: HashMap::default(),
             changed_places: Vec::new(),
-            retained: HashMap::default(),
-            retained_writing: HashMap::default(),
+            retained: BTreeMap::new(),
+            retained_writing: BTreeMap::new(),
             dispatched: Cut::default(),
             entries: 0,
             waiting_entries: 0,
@@ -326,10 +330,26 @@ impl Table {
         }
     }
 
-    /// Retained messages that the meta database does not have yet.
-    pub(crate) fn recent_retained(&self) -> impl Iterator<Item = (&ByteString, Option<Pointer>)> {
-        // Later ones win: they come second.
-        self.retained_writing.iter().chain(&self.retained).map(|(topic, pointer)| (topic, *pointer))
+    /// Retained messages that the meta database does not have yet, in the order of topics from a place on.
+    pub(crate) fn recent_retained(
+        &self,
+        from: Bound<&str>,
+    ) -> impl Iterator<Item = (&ByteString, Option<Pointer>)> {
+        let mut writing = self.retained_writing.range::<str, _>((from, Bound::Unbounded)).peekable();
+        let mut newer = self.retained.range::<str, _>((from, Bound::Unbounded)).peekable();
+        let next = move || match (writing.peek(), newer.peek()) {
+            (Some((one, _)), Some((other, _))) => match one.cmp(other) {
+                Ordering::Less => writing.next(),
+                Ordering::Equal => {
+                    writing.next();
+                    newer.next()
+                }
+                Ordering::Greater => newer.next(),
+            },
+            (Some(_), None) => writing.next(),
+            (None, _) => newer.next(),
+        };
+        std::iter::from_fn(next).map(|(topic, pointer)| (topic, *pointer))
     }
 
     /// What the last records made of a topic's retained message, if the meta database does not have it yet.
@@ -510,7 +530,7 @@ impl Table {
 
     /// All of a flush is written.
     pub(crate) fn flushed(&mut self) {
-        self.retained_writing = HashMap::default();
+        self.retained_writing = BTreeMap::new();
         self.retained_writing_bytes = 0;
     }
 
