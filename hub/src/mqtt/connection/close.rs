@@ -102,10 +102,10 @@ impl Connection {
         if goodbye {
             self.session.will = None;
         }
-        // A batch not submitted is not acknowledged either; only a packet after it was refused.
-        let submitted = self.submit().await.is_ok();
+        // A batch that was not taken is not acknowledged; those before it are.
+        let _ = self.submit().await;
         let receipts_until = Instant::now() + LAST_RECEIPTS_MAX;
-        while submitted && !self.pending.is_empty() {
+        while !self.pending.is_empty() {
             match timeout_at(receipts_until, super::next_receipt(&mut self.pending)).await {
                 Ok(stored) => {
                     let _ = self.acknowledge(stored);
