@@ -128,7 +128,7 @@ impl Connection {
             self.end_run(run, merge.limit)?;
         }
         if self.delivery.overlaps.is_ready(key) {
-            self.delivery.wake_one(key);
+            self.delivery.put_ready(key);
         }
         Ok(looked_at)
     }
