@@ -64,3 +64,38 @@ async fn a_slow_subscriber_skips_to_the_newest() {
         slow.nothing_comes().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn subscriptions_that_overlap_skip_each_to_its_own_newest() {
+    for bound in ["lag_messages_max: 10", "lag_time_max: 1s"] {
+        let hub = hub(&format!("inflight_max: 3, lag_policy: skip, {bound}")).await;
+        let mut slow = Client::connect(hub.mqtt(), &Connect::persistent("slow")).await;
+        slow.subscribe(&[("a", 1), ("#", 1)]).await;
+        let mut sender = Client::connect(hub.mqtt(), &Connect::clean("sender")).await;
+        for number in 0..40 {
+            sender.publish_acked(Publish::new("a", number.to_string(), 1, 1)).await;
+        }
+        sender.publish_acked(Publish::new("b", "late", 1, 1)).await;
+        let mut ids = Vec::new();
+        for number in 0..3 {
+            let Packet::Publish { id, payload, .. } = slow.packet().await else { panic!("no message") };
+            assert_eq!(payload, number.to_string());
+            ids.push(id);
+        }
+        // From 3 to 38 of the one, and to 39 of the other.
+        let skipped = async || hub.metrics().await.sum("tidemill_mqtt_lag_skipped_total", &[]).unwrap_or(0.0);
+        wait::until_eq("messages that were skipped", LIMIT, 36.0 + 37.0, skipped).await;
+        for id in ids {
+            slow.writer.puback(id).await.unwrap();
+        }
+        slow.writer.flush().await.unwrap();
+        assert_eq!(slow.message().await.payload, "39", "{bound}: the newest of `a`");
+        assert_eq!(slow.message().await.payload, "late", "{bound}: the newest of `#`");
+        slow.nothing_comes().await;
+        assert_eq!(reached(&hub, bound.split(':').next().unwrap()).await, 2.0);
+        slow.disconnect().await;
+        let mut slow = Client::connect(hub.mqtt(), &Connect::persistent("slow")).await;
+        assert!(slow.session_present);
+        slow.nothing_comes().await;
+    }
+}
