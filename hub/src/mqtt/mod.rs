@@ -2,7 +2,7 @@
 //!
 //! A PUBLISH becomes a record, and is acknowledged when the store's receipt says it is durable. A subscription
 //! is a cursor over the queue of its filter: a connection pulls from it as fast as its client takes, and a session
-//! without a connection is nothing but a document, its cursors and an entry in the registry.
+//! without a connection is nothing but a document, its cursors and its name in the registry.
 //!
 //! # Layout
 //! - [`access`]: who may connect, and who may do what

@@ -1,5 +1,5 @@
 //! [`Registry`]: which client identifiers have a session, who has it, and when something is due for those
-//! that have no connection. A session without a connection is only an entry here and a document.
+//! that have no connection. Of a session without a connection only its name and its time are here, and the rest is its document.
 
 use std::collections::{BTreeSet, BinaryHeap};
 use std::hash::BuildHasher;
@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytestring::ByteString;
+use foldhash::HashMap;
 use foldhash::fast::RandomState;
-use foldhash::{HashMap, HashMapExt};
+use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard};
 use tidemill_store::Watcher;
 use tokio::sync::{Notify, oneshot};
@@ -18,7 +19,7 @@ use super::session::Session;
 
 /// Client identifiers are spread over this many gates.
 const GATES: usize = 1024;
-/// Entries are spread over this many maps, so that looking through all of them holds nobody up for long.
+/// Sessions are spread over this many maps, so that looking through all of them holds nobody up for long.
 const MAPS: usize = 64;
 /// Questions that may wait for a connection's answer; one more gets none.
 const QUESTIONS_MAX: usize = 16;
@@ -170,6 +171,37 @@ enum Entry {
     Offline(Option<i64>),
 }
 
+/// [`Offline::due_ms`] where nothing is due.
+const NOTHING_DUE: i64 = i64::MAX;
+
+/// A session that only its document is left of. There may be millions: the name is here once, and nowhere else in memory.
+struct Offline {
+    client: Box<str>,
+    due_ms: i64,
+}
+
+const _: () = assert!(size_of::<Offline>() <= 24, "a million offline sessions are a normal day");
+
+/// Sessions by client identifier.
+#[derive(Default)]
+struct Sessions {
+    online: HashMap<ByteString, Arc<Mail>>,
+    /// By [`Registry::hash`].
+    offline: HashTable<Offline>,
+}
+
+impl Sessions {
+    fn find_offline(&self, hash: u64, client: &str) -> Option<&Offline> {
+        self.offline.find(hash, |offline| *offline.client == *client)
+    }
+
+    /// Takes one away that has no connection; when something was due for it.
+    fn remove_offline(&mut self, hash: u64, client: &str) -> i64 {
+        let found = self.offline.find_entry(hash, |offline| *offline.client == *client);
+        found.map_or(NOTHING_DUE, |found| found.remove().0.due_ms)
+    }
+}
+
 /// Who had a session.
 pub(super) enum Holder {
     /// Nobody: there is none.
@@ -180,13 +212,11 @@ pub(super) enum Holder {
     Document,
 }
 
-type Entries = HashMap<ByteString, Entry>;
-
 /// See the module's text.
 pub(super) struct Registry {
-    entries: Box<[Mutex<Entries>]>,
-    /// Locked after the entries if both are.
-    due: Mutex<BTreeSet<(i64, ByteString)>>,
+    sessions: Box<[Mutex<Sessions>]>,
+    /// What is due when, by the hash of the client identifier. Locked after the sessions if both are.
+    due: Mutex<BTreeSet<(i64, u64)>>,
     gates: Box<[tokio::sync::Mutex<()>]>,
     hasher: RandomState,
     reviews: AtomicU64,
@@ -197,7 +227,7 @@ pub(super) struct Registry {
 impl Registry {
     pub(super) fn new() -> Self {
         Registry {
-            entries: (0..MAPS).map(|_| Mutex::new(HashMap::new())).collect(),
+            sessions: (0..MAPS).map(|_| Mutex::default()).collect(),
             due: Mutex::default(),
             gates: (0..GATES).map(|_| tokio::sync::Mutex::new(())).collect(),
             hasher: RandomState::default(),
@@ -206,12 +236,17 @@ impl Registry {
         }
     }
 
-    /// The map that has the entry of a client identifier, if there is one.
-    fn entries(&self, client: &str) -> MutexGuard<'_, Entries> {
-        let index = self.hasher.hash_one(client) as usize % MAPS;
+    fn hash(&self, client: &str) -> u64 {
+        self.hasher.hash_one(client)
+    }
+
+    /// The maps that have the session of a client identifier with this hash, if there is one.
+    fn sessions(&self, hash: u64) -> MutexGuard<'_, Sessions> {
+        // Other bits than those by which it is found there.
+        let index = (hash >> 32) as usize % MAPS;
         // The index is within by construction.
-        match self.entries.get(index) {
-            Some(entries) => entries.lock(),
+        match self.sessions.get(index) {
+            Some(sessions) => sessions.lock(),
             None => unreachable!("{index} of {MAPS} maps"),
         }
     }
@@ -219,7 +254,7 @@ impl Registry {
     /// Waits for the right to change who has the session of a client identifier. Whoever changes it, and reads
     /// or writes the document, holds this.
     pub(super) async fn gate(&self, client: &str) -> tokio::sync::MutexGuard<'_, ()> {
-        let index = self.hasher.hash_one(client) as usize % GATES;
+        let index = self.hash(client) as usize % GATES;
         // The index is within by construction.
         match self.gates.get(index) {
             Some(gate) => gate.lock().await,
@@ -229,38 +264,47 @@ impl Registry {
 
     /// Who has the session.
     pub(super) fn holder(&self, client: &str) -> Holder {
-        match self.entries(client).get(client) {
+        let hash = self.hash(client);
+        let sessions = self.sessions(hash);
+        match sessions.online.get(client) {
+            Some(mail) => Holder::Connection(Arc::clone(mail)),
+            None if sessions.find_offline(hash, client).is_some() => Holder::Document,
             None => Holder::Nobody,
-            Some(Entry::Online(mail)) => Holder::Connection(Arc::clone(mail)),
-            Some(Entry::Offline(_)) => Holder::Document,
         }
     }
 
     fn put(&self, client: &ByteString, entry: Option<Entry>) {
-        let mut entries = self.entries(client);
-        let new_due = match &entry {
-            Some(Entry::Offline(due)) => *due,
-            _ => None,
-        };
-        let old = match entry {
-            Some(entry) => entries.insert(client.clone(), entry),
-            None => entries.remove(client),
-        };
-        let old_due = match old {
-            Some(Entry::Offline(due)) => due,
-            _ => None,
+        let hash = self.hash(client);
+        let mut sessions = self.sessions(hash);
+        let old_due = sessions.remove_offline(hash, client);
+        let new_due = match entry {
+            Some(Entry::Online(mail)) => {
+                sessions.online.insert(client.clone(), mail);
+                NOTHING_DUE
+            }
+            Some(Entry::Offline(due)) => {
+                sessions.online.remove(client);
+                let due_ms = due.unwrap_or(NOTHING_DUE);
+                let offline = Offline { client: Box::from(&**client), due_ms };
+                sessions.offline.insert_unique(hash, offline, |offline| self.hash(&offline.client));
+                due_ms
+            }
+            None => {
+                sessions.online.remove(client);
+                NOTHING_DUE
+            }
         };
         if old_due == new_due {
             return;
         }
         let mut due = self.due.lock();
-        if let Some(old_due) = old_due {
-            due.remove(&(old_due, client.clone()));
+        if old_due != NOTHING_DUE {
+            due.remove(&(old_due, hash));
         }
-        if let Some(new_due) = new_due {
-            due.insert((new_due, client.clone()));
+        if new_due != NOTHING_DUE {
+            due.insert((new_due, hash));
             drop(due);
-            drop(entries);
+            drop(sessions);
             self.sooner.notify_one();
         }
     }
@@ -282,22 +326,19 @@ impl Registry {
 
     /// Rings every connection's bell.
     pub(super) fn ring_all(&self) {
-        for entries in &self.entries {
-            for entry in entries.lock().values() {
-                if let Entry::Online(mail) = entry {
-                    mail.ring();
-                }
-            }
+        for sessions in &self.sessions {
+            sessions.lock().online.values().for_each(|mail| mail.ring());
         }
     }
 
     /// How many sessions there are.
     pub(super) fn len(&self) -> usize {
-        self.entries.iter().map(|entries| entries.lock().len()).sum()
+        let count = |sessions: &Sessions| sessions.online.len() + sessions.offline.len();
+        self.sessions.iter().map(|sessions| count(&sessions.lock())).sum()
     }
 
     /// Up to `limit` client identifiers in their order, after `after`: those that begin with `prefix` and, if that
-    /// is asked for, have a connection or have none. Looks through all entries.
+    /// is asked for, have a connection or have none. Looks through all sessions.
     pub(super) fn page(
         &self,
         prefix: &str,
@@ -307,18 +348,19 @@ impl Registry {
     ) -> Vec<ByteString> {
         // The largest of those found so far is the first to make room.
         let mut found: BinaryHeap<ByteString> = BinaryHeap::new();
-        for entries in &self.entries {
-            for (client, entry) in entries.lock().iter() {
-                let wanted = client.starts_with(prefix)
-                    && online.is_none_or(|online| online == matches!(entry, Entry::Online(_)))
-                    && after.is_none_or(|after| **client > *after);
-                if !wanted || (found.len() >= limit && found.peek().is_none_or(|last| client > last)) {
+        for sessions in &self.sessions {
+            let sessions = sessions.lock();
+            let with = sessions.online.keys().map(|client| &**client).filter(|_| online != Some(false));
+            let without = sessions.offline.iter().map(|offline| &*offline.client);
+            for client in with.chain(without.filter(|_| online != Some(true))) {
+                let wanted = client.starts_with(prefix) && after.is_none_or(|after| client > after);
+                if !wanted || (found.len() >= limit && found.peek().is_none_or(|last| client > &**last)) {
                     continue;
                 }
                 if found.len() >= limit {
                     found.pop();
                 }
-                found.push(client.clone());
+                found.push(client.into());
             }
         }
         found.into_sorted_vec()
@@ -333,21 +375,25 @@ impl Registry {
     /// from before it was admitted once it is here.
     pub(super) fn review_all(&self) {
         self.reviews.fetch_add(1, Ordering::AcqRel);
-        for entries in &self.entries {
-            for entry in entries.lock().values() {
-                if let Entry::Online(mail) = entry {
-                    mail.nudge_review();
-                }
-            }
+        for sessions in &self.sessions {
+            sessions.lock().online.values().for_each(|mail| mail.nudge_review());
         }
     }
 
     /// The client identifier for which something is due by `now_ms`, or when the next will be.
     pub(super) fn next_due(&self, now_ms: i64) -> Result<ByteString, Option<i64>> {
-        match self.due.lock().first() {
-            Some((due, client)) if *due <= now_ms => Ok(client.clone()),
-            Some((due, _)) => Err(Some(*due)),
-            None => Err(None),
+        loop {
+            let Some((due_ms, hash)) = self.due.lock().first().copied() else { return Err(None) };
+            if due_ms > now_ms {
+                return Err(Some(due_ms));
+            }
+            let sessions = self.sessions(hash);
+            let is_it = |offline: &Offline| offline.due_ms == due_ms && self.hash(&offline.client) == hash;
+            if let Some(found) = sessions.offline.find(hash, is_it) {
+                return Ok(found.client.as_ref().into());
+            }
+            // It has come back since.
+            self.due.lock().remove(&(due_ms, hash));
         }
     }
 }
@@ -372,6 +418,36 @@ mod tests {
         assert_eq!((registry.next_due(100), registry.len()), (Err(None), 1));
         assert!(matches!(registry.holder("b"), Holder::Connection(_)));
         assert!(matches!(registry.holder("a"), Holder::Nobody));
+    }
+
+    #[test]
+    fn what_is_due_comes_in_its_order_and_what_came_back_is_left_out() {
+        let registry = Registry::new();
+        let clients: Vec<_> = (0..2_000).map(|number| ByteString::from(format!("c{number}"))).collect();
+        for (client, number) in clients.iter().zip(0_i64..) {
+            // Ten at a time, and of those two that are back again.
+            registry.offline(client, Some(number / 10));
+            match number % 10 {
+                0 => registry.online(client, Arc::default()),
+                1 => registry.remove(client),
+                _ => {}
+            }
+        }
+        assert_eq!(registry.len(), 1_800);
+        for due_ms in 0..200 {
+            let mut found = Vec::new();
+            while let Ok(client) = registry.next_due(due_ms) {
+                assert!(matches!(registry.holder(&client), Holder::Document));
+                registry.remove(&client);
+                found.push(client);
+            }
+            found.sort();
+            let start = due_ms as usize * 10;
+            let mut expected = clients[start + 2..start + 10].to_vec();
+            expected.sort();
+            assert_eq!(found, expected);
+        }
+        assert_eq!((registry.next_due(i64::MAX - 1), registry.len()), (Err(None), 200));
     }
 
     #[test]
