@@ -7,6 +7,7 @@
 //! # Layout
 //! - `server`: routes, limits, start and stop
 //! - `listener`: a bound on connections
+//! - `site`: no answers for web pages of other sites
 //! - `state`: what the handlers share
 //! - `problem`: errors
 //! - `health`: `/healthz`, `/readyz`
@@ -31,6 +32,7 @@ mod queues;
 mod records;
 mod rules;
 mod server;
+mod site;
 mod state;
 
 pub use limits::{Limits, differing, limits};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{delete, get};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -16,6 +17,7 @@ use tracing::{error, warn};
 
 use super::listener::Limited;
 use super::problem::Problem;
+use super::site::{self, Names};
 use super::{State, clients, dead_letters, explain, health, metrics, queues, records, rules};
 use crate::config::HttpSettings;
 
@@ -38,7 +40,8 @@ impl Server {
         let address = listener.local_addr()?;
         let stop = state.stop.clone();
         let listener = Limited::new(listener, settings.connections_max);
-        let routes = routes(state.clone());
+        let names = if settings.allow_anonymous { Names::Any } else { Names::Local };
+        let routes = routes(state.clone(), names);
         let task = tokio::spawn(async move {
             if let Err(error) =
                 axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await
@@ -76,7 +79,7 @@ impl Server {
     }
 }
 
-fn routes(state: State) -> Router {
+fn routes(state: State, names: Names) -> Router {
     Router::new()
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
@@ -93,6 +96,7 @@ fn routes(state: State) -> Router {
         .method_not_allowed_fallback(not_allowed)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, RESPONSE_TIME_MAX))
+        .layer(from_fn_with_state(names, site::guard))
         .with_state(state)
 }
 

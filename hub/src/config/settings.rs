@@ -184,7 +184,8 @@ fn set_size(value: &mut usize, setting: Option<u64>) {
 pub struct HttpSettings {
     /// Where the API listens.
     pub listen: SocketAddr,
-    /// Says in so many words that anyone who reaches a `listen` beyond loopback may read everything.
+    /// Says in so many words that anyone who reaches a `listen` beyond loopback may read everything. Also answers requests
+    /// for names that are not this machine's own.
     pub allow_anonymous: bool,
     /// Most connections at once; further ones wait to be accepted.
     pub connections_max: usize,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::{Response, StatusCode};
+use reqwest::{Method, Response, StatusCode};
 use serde_json::Value;
 
 use super::{Hub, ReloadError, StartError};
@@ -380,6 +380,51 @@ async fn what_the_api_does_not_have_is_a_problem_with_a_hint() {
     let (status, query) = told(ask(&hub, "/api/v1/queues?limt=1").await).await;
     assert!(status == 400 && query.contains("unknown field `limt`, expected `after` or `limit`"), "{query}");
     assert!(query.contains("?name=value"), "{query}");
+    stop(hub).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn web_pages_of_other_sites_are_told_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = start(dir.path(), "{}").await;
+    let asked = async |hub: &Hub, method: &Method, path: &str, headers: &[(&str, &str)]| {
+        let mut request =
+            reqwest::Client::new().request(method.clone(), format!("http://{}{path}", hub.http_address()));
+        for &(name, value) in headers {
+            request = request.header(name, value);
+        }
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    let own = hub.http_address().to_string();
+    let (rebound, page) = (("host", "evil.example:8080"), ("origin", "https://evil.example"));
+    for (method, path) in [
+        (Method::GET, "/healthz"),
+        (Method::GET, "/api/v1/records?filter=%23&from=earliest"),
+        (Method::DELETE, "/api/v1/clients/foo"),
+        (Method::PUT, "/api/v1/clients/foo"),
+        (Method::GET, "/nothing"),
+    ] {
+        let (status, told) = asked(&hub, &method, path, &[rebound]).await;
+        assert!(
+            status == 403 && told.contains("`Host: evil.example:8080` is not what"),
+            "{method} {path}: {told}"
+        );
+        assert!(told.contains("ask for 127.0.0.1 or localhost"), "{told}");
+        let (status, told) = asked(&hub, &method, path, &[page]).await;
+        assert!(
+            status == 403 && told.contains("`Origin: https://evil.example` is another"),
+            "{method} {path}: {told}"
+        );
+    }
+    let same = format!("http://{own}");
+    for headers in [&[("host", "localhost")][..], &[("origin", &same)], &[]] {
+        assert_eq!(asked(&hub, &Method::GET, "/healthz", headers).await.0, 200, "{headers:?}");
+    }
+    stop(hub).await;
+    let hub = start(dir.path(), "http: { allow_anonymous: true }").await;
+    assert_eq!(asked(&hub, &Method::GET, "/healthz", &[rebound]).await.0, 200);
+    assert_eq!(asked(&hub, &Method::GET, "/healthz", &[rebound, page]).await.0, 403);
     stop(hub).await;
 }
 
