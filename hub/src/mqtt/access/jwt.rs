@@ -100,6 +100,10 @@ impl Jwt {
             return Err(TokenError::None);
         }
         let header = decode_header(token).map_err(|_| TokenError::None)?;
+        // Whatever it says has to be understood (RFC 7515, section 4.1.11), and there is nothing of that kind here.
+        if let Some(extensions) = header.crit {
+            return refused(format!("the token demands extensions that are not known here: {extensions:?}"));
+        }
         if !self.settings.algorithms.contains(&header.alg) {
             return refused(format!(
                 "the token is signed with {:?}, which is not among `algorithms`",
@@ -267,8 +271,15 @@ mod tests {
         for password in [&none[..], b"password", b"a.b.c", b""] {
             assert_eq!(jwt.admit("c", password).await.err(), Some(TokenError::None));
         }
-        let header = Header { kid: Some("one".into()), ..Header::new(Algorithm::HS512) };
-        let other = encode(&header, &good, &EncodingKey::from_secret(b"one")).unwrap();
-        assert!(matches!(jwt.admit("c", other.as_bytes()).await, Err(TokenError::Refused(_))));
+        let plain = Header { kid: Some("one".into()), ..Header::new(Algorithm::HS256) };
+        for header in [
+            Header { alg: Algorithm::HS512, ..plain.clone() },
+            Header { crit: Some(vec!["b64".into()]), ..plain.clone() },
+            Header { crit: Some(Vec::new()), ..plain },
+        ] {
+            let other = encode(&header, &good, &EncodingKey::from_secret(b"one")).unwrap();
+            let answer = jwt.admit("c", other.as_bytes()).await;
+            assert!(matches!(answer, Err(TokenError::Refused(_))), "{header:?}: {answer:?}");
+        }
     }
 }
