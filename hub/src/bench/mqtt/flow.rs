@@ -37,8 +37,10 @@ struct Publisher {
     sent: u64,
     acknowledged: Track,
     acknowledged_count: u64,
-    /// First arrivals at any subscriber, and what is no longer waited for.
+    /// First arrivals at any subscriber, with all copies of what is written off in place of those that arrived.
     delivered: u64,
+    /// Messages below this are written off: whether they still arrive or not, nothing waits for them.
+    written_off: u64,
 }
 
 struct Subscriber {
@@ -140,6 +142,7 @@ impl Flow {
                 acknowledged: Track::default(),
                 acknowledged_count: 0,
                 delivered: 0,
+                written_off: 0,
             });
             self.roles.push(Role::Publisher(number));
             sessions.push(Session {
@@ -236,7 +239,8 @@ impl Flow {
     pub(super) fn write_off(&mut self) {
         let copies = self.shape.copies();
         for publisher in &mut self.publishers {
-            publisher.delivered = publisher.delivered.max(publisher.sent * copies);
+            publisher.delivered = publisher.sent * copies;
+            publisher.written_off = publisher.sent;
         }
     }
 
@@ -320,7 +324,9 @@ impl Receive for Flow {
             )));
         };
         if track.see(stamp.sequence) != Seen::Again {
-            publisher.delivered += 1;
+            if stamp.sequence >= publisher.written_off {
+                publisher.delivered += 1;
+            }
             self.delivered += 1;
             self.events += 1;
             self.latency.record(now_ns.saturating_sub(stamp.intended_ns));
@@ -348,5 +354,45 @@ impl Receive for Flow {
         }
         self.events += 1;
         publisher.acknowledge(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::mqtt::shape::Shape;
+
+    #[test]
+    fn what_was_written_off_does_not_count_again_when_it_comes() {
+        let mut flow = Flow::new(Shape::FanOut(2), Qos::AtMostOnce, 64, Version::V5);
+        (0..2).for_each(|number| flow.expect_subscriber(number));
+        flow.publishers.push(Publisher {
+            connection: 2,
+            template: Template::new("t", Qos::AtMostOnce, 64, Version::V5).unwrap(),
+            sent: 0,
+            acknowledged: Track::default(),
+            acknowledged_count: 0,
+            delivered: 0,
+            written_off: 0,
+        });
+        let run = flow.run;
+        let arrive = |flow: &mut Flow, subscriber, sequence| {
+            let stamp = Stamp { run, publisher: 0, sequence, intended_ns: 0 }.to_bytes();
+            flow.delivery(subscriber, Delivery { id: None, payload: &stamp }, &mut Vec::new(), 1).unwrap();
+        };
+        flow.publishers[0].sent = 10;
+        arrive(&mut flow, 0, 0);
+        flow.write_off();
+        assert_eq!(flow.publishers[0].delivered, 20);
+        for sequence in 0..10 {
+            arrive(&mut flow, 1, sequence);
+        }
+        assert_eq!(flow.publishers[0].delivered, 20, "the window stays what it was");
+        flow.publishers[0].sent = 12;
+        arrive(&mut flow, 0, 11);
+        assert_eq!(flow.publishers[0].delivered, 21);
+        assert_eq!((flow.account().delivered, flow.account().lost), (12, 12));
+        flow.write_off();
+        assert_eq!(flow.publishers[0].delivered, 24);
     }
 }
