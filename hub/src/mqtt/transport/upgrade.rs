@@ -4,11 +4,11 @@
 use std::io::{self, Read, Write};
 
 use tokio::io::Interest;
-use tokio_tungstenite::tungstenite::error::{Error, ProtocolError};
-use tokio_tungstenite::tungstenite::handshake::machine::TryParse;
-use tokio_tungstenite::tungstenite::handshake::server::{Request, Response, create_response, write_response};
-use tokio_tungstenite::tungstenite::http::header::{ORIGIN, SEC_WEBSOCKET_PROTOCOL};
-use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode};
+use tungstenite::error::{Error, ProtocolError};
+use tungstenite::handshake::machine::TryParse;
+use tungstenite::handshake::server::{Request, Response, create_response, write_response};
+use tungstenite::http::header::{ORIGIN, SEC_WEBSOCKET_PROTOCOL};
+use tungstenite::http::{HeaderValue, StatusCode};
 
 use super::super::listener::ListenerOptions;
 use super::layered::Stream;
