@@ -4,7 +4,7 @@
 //! - [`kafka`] one Apache Kafka node in KRaft mode, from Maven Central
 //! - [`rabbitmq`] one RabbitMQ node, from Debian
 //! - [`http`] an HTTP function that records what it receives and fails when told to
-//! - [`mosquitto`] mosquitto's command line clients
+//! - [`mosquitto`] mosquitto's command line clients, and mosquitto with a bridge
 //! - [`tidemill`] the hub under test
 //! - [`Shared`] lets the tests of one binary share an expensive server
 

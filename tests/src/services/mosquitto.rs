@@ -1,12 +1,13 @@
-//! mosquitto's command line clients: somebody else's idea of MQTT.
+//! mosquitto's command line clients, and mosquitto itself with a bridge: somebody else's idea of MQTT.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::ports;
 use crate::process::{Ended, Process, run};
 
 /// No run of a client takes longer.
@@ -96,6 +97,50 @@ impl Subscriber {
     /// Kills it: the connection breaks without DISCONNECT.
     pub fn kill(mut self) {
         self.process.kill();
+    }
+}
+
+/// A mosquitto with a bridge to the hub.
+pub struct Bridge {
+    process: Process,
+    address: SocketAddr,
+    _dir: TempDir,
+}
+
+impl Bridge {
+    /// Starts mosquitto with a bridge to `hub` that has these lines in its configuration beside its name and address.
+    #[must_use]
+    pub fn start(hub: SocketAddr, lines: &str) -> Bridge {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free()));
+        let configuration = format!(
+            "listener {} {}\nallow_anonymous true\nuser root\nlog_dest stderr\nlog_type all\n\
+             connection edge\naddress {hub}\nrestart_timeout 1\n{lines}",
+            address.port(),
+            address.ip(),
+        );
+        let path = dir.path().join("mosquitto.conf");
+        std::fs::write(&path, configuration).expect("a writable folder");
+        let mut command = Command::new("mosquitto");
+        // Servers are in sbin, which the PATH of a plain user may lack.
+        let programs = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{programs}:/usr/local/sbin:/usr/sbin")).arg("-c").arg(&path);
+        let process = Process::start("mosquitto", command, dir.path(), Signal::KILL);
+        Bridge { process, address, _dir: dir }
+    }
+
+    /// Where its own clients connect.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits until its log says something.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn until_it_says(&mut self, words: &str) {
+        self.process.wait_for(words, LIMIT, |_, log| log.contains(words).then_some(())).await;
     }
 }
 

@@ -104,6 +104,9 @@ const WILL_RETAIN: u8 = 1 << 5;
 const PASSWORD: u8 = 1 << 6;
 const USER_NAME: u8 = 1 << 7;
 
+/// In the protocol level: a bridge.
+const BRIDGE: u8 = 1 << 7;
+
 impl Connect {
     /// Decodes the body. `version_out` is set as soon as the version is known.
     pub(super) fn decode(
@@ -185,7 +188,9 @@ fn protocol(reader: &mut Reader, version_out: &mut Option<Version>) -> Result<Ve
         return Err(DecodeError::malformed("the protocol name is not MQTT", "MQTT-3.1.2-1"));
     }
     let level = reader.u8()?;
-    *version_out = Some(if level <= 4 { Version::V311 } else { Version::V5 });
+    // The highest bit is how mosquitto's bridges ask whether the server knows what they are. Told in 3.1.1 that it does not, they
+    // come back as any other client.
+    *version_out = Some(if level & !BRIDGE <= 4 { Version::V311 } else { Version::V5 });
     match level {
         4 => Ok(Version::V311),
         5 => Ok(Version::V5),

@@ -2,8 +2,10 @@
 //!
 //! # Layout
 //! - [`mosquitto_clients`] `mosquitto_pub` and `mosquitto_sub`
+//! - [`mosquitto_bridge`] mosquitto's bridge
 //! - [`rumqttc_clients`] rumqttc's for 3.1.1 and for 5.0, through [`peer`]
 
+mod mosquitto_bridge;
 mod mosquitto_clients;
 mod peer;
 mod rumqttc_clients;
