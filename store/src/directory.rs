@@ -47,7 +47,7 @@ pub(crate) struct Directory {
 impl Directory {
     /// Locks the directory, and makes it if it is missing.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        create(path)?;
+        make(path)?;
         // Looked at before anything is written: a directory that is refused stays as it was.
         if read_format(path)?.is_none() {
             refuse_foreign(path)?;
@@ -155,10 +155,20 @@ impl Directory {
     }
 }
 
-/// Makes a directory that nobody else may look into: payloads are not for every user of the machine.
+/// Makes the data directory.
+fn make(path: &Path) -> Result<()> {
+    let made = create_private(path);
+    made.map_err(|error| StoreError::CannotMake { dir: path.to_owned(), error: error.to_string() })
+}
+
+/// Makes a directory in it.
 fn create(path: &Path) -> Result<()> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|e| io_error("create directory", path, &e))
+    create_private(path).map_err(|e| io_error("create directory", path, &e))
+}
+
+/// Makes a directory that nobody else may look into: payloads are not for every user of the machine.
+fn create_private(path: &Path) -> std::io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 fn rename(from: &Path, to: &Path) -> Result<()> {

@@ -29,6 +29,16 @@ pub enum StoreError {
         /// The newest format this program knows.
         supported: u32,
     },
+    /// The data directory is not there, and could not be made.
+    #[error(
+        "data directory {dir} cannot be made: {error}; choose one below a directory that this user may write to"
+    )]
+    CannotMake {
+        /// The directory.
+        dir: PathBuf,
+        /// What the system said.
+        error: String,
+    },
     /// A file could not be used.
     #[error("{action} {path}: {error}")]
     Io {

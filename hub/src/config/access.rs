@@ -10,7 +10,9 @@ use tidemill_rules::yaml::Node;
 use super::load::decode;
 use crate::mqtt;
 use crate::mqtt::access::acl::{Acl, Action, Effect, Rule, Who};
+use crate::mqtt::access::jwks;
 use crate::mqtt::access::network::Network;
+use crate::mqtt::access::passwords::{PasswordFileError, Users};
 use crate::mqtt::access::pattern::Pattern;
 use crate::mqtt::access::settings::{Policy, Settings, SourceKind, SourceSettings};
 
@@ -95,6 +97,7 @@ fn empty(node: &Node, keys: &[&str]) -> Vec<Diagnostic> {
 /// What `access:` says. What is wrong is left out and told.
 pub(super) fn read(main: &Node, problems: &mut Vec<Diagnostic>) -> Settings {
     let Some(section) = main.get("access") else { return Settings::default() };
+    let before = problems.len();
     let keys: AccessSettings = decode(section, problems);
     let entries = |key, example: &str, problems: &mut Vec<Diagnostic>| {
         let Some(node) = section.get(key) else { return Vec::new() };
@@ -125,7 +128,24 @@ pub(super) fn read(main: &Node, problems: &mut Vec<Diagnostic>) -> Settings {
     };
     let has_rules = section.get("rules").is_some() || keys.default.is_some();
     settings.acl = has_rules.then_some(Acl { rules, default });
+    // What is wrong is left out, and says nothing about what is meant.
+    if problems.len() == before {
+        problems.extend(nobody_may(section, &settings));
+    }
     settings
+}
+
+/// Rules with which nobody may do anything, whoever it is.
+fn nobody_may(section: &Node, settings: &Settings) -> Option<Diagnostic> {
+    let acl = settings.acl.as_ref()?;
+    let has_topics = |source: &SourceSettings| {
+        !matches!(source.kind, SourceKind::Passwords(_) | SourceKind::Certificates(_))
+    };
+    let none = acl.rules.is_empty()
+        && acl.default == Effect::Deny
+        && !settings.authentication.iter().any(has_topics);
+    let problem = || section.diagnostic("without a rule nobody may publish or subscribe to anything");
+    none.then(|| problem().with_hint("add `rules`, or say `default: allow`"))
 }
 
 /// Users by their group.
@@ -178,6 +198,15 @@ fn passwords(node: &Node, name: &str, problems: &mut Vec<Diagnostic>) -> SourceK
     if file.as_os_str().is_empty() {
         let problem = node.diagnostic(format!("source `{name}` names no `file`"));
         problems.push(problem.with_hint("write one with `tidemill passwd FILE USER`"));
+    } else if let Err(error) = Users::read(&file) {
+        let hint = match &error {
+            PasswordFileError::File { .. } => {
+                "write it with `tidemill passwd FILE USER`; its path is relative to the working directory"
+            }
+            _ => "mend that line, or take it out and give the user a password with `tidemill passwd`",
+        };
+        let place = node.get("file").unwrap_or(node);
+        problems.push(place.diagnostic(format!("source `{name}`: {error}")).with_hint(hint));
     }
     SourceKind::Passwords(file)
 }
@@ -200,6 +229,12 @@ fn jwt(node: &Node, name: &str, problems: &mut Vec<Diagnostic>) -> SourceKind {
     if settings.algorithms.is_empty() {
         let problem = at("algorithms").diagnostic(format!("source `{name}` takes no algorithm"));
         problems.push(problem.with_hint("leave it out for all that need no shared secret"));
+    }
+    if let Some(error) = keys.file.as_deref().and_then(|file| jwks::read(file).err()) {
+        let place = at("keys").get("file").unwrap_or(node);
+        let hint = "name a PEM file with a public key, or a JSON file with a JWK or a JWK set; its path is relative to the \
+                    working directory";
+        problems.push(place.diagnostic(format!("source `{name}`: {error}")).with_hint(hint));
     }
     let with_secret = settings.algorithms.iter().any(|algorithm| format!("{algorithm:?}").starts_with("HS"));
     if keys.secret.is_some() && !with_secret {
@@ -282,24 +317,40 @@ fn rule(entry: &Node, problems: &mut Vec<Diagnostic>) -> Option<Rule> {
 /// `all`, or a list of actions.
 fn actions_of(node: &Node, problems: &mut Vec<Diagnostic>) -> Vec<Action> {
     const HINT: &str = "`all`, or a list of `publish`, `subscribe` and `retain`";
-    if node.as_str() == Some("all") {
-        return Action::ALL.to_vec();
+    let named = |node: &Node| Action::ALL.into_iter().find(|action| node.as_str() == Some(action.name()));
+    let Some(items) = node.as_seq() else {
+        if node.as_str() == Some("all") {
+            return Action::ALL.to_vec();
+        }
+        problems.push(match (named(node), node.as_str()) {
+            (Some(action), _) => {
+                let action = action.name();
+                let problem = node.diagnostic(format!("`{action}` is an action, and here is a list of them"));
+                problem.with_hint(format!("put it in brackets: `[{action}]`"))
+            }
+            (None, Some(word)) => node.diagnostic(format!("`{word}` is no action")).with_hint(HINT),
+            (None, None) => node.expected("a list of actions").with_hint(HINT),
+        });
+        return Vec::new();
+    };
+    if items.is_empty() {
+        problems.push(node.diagnostic("a rule needs actions").with_hint(HINT));
     }
     let mut actions = Vec::new();
-    for item in node.as_seq().unwrap_or_default() {
-        match Action::ALL.into_iter().find(|action| item.as_str() == Some(action.name())) {
-            Some(action) => actions.push(action),
-            None => problems.push(item.diagnostic("this is no action").with_hint(HINT)),
+    for item in items {
+        match (named(item), item.as_str()) {
+            (Some(action), _) => actions.push(action),
+            (None, Some(word)) => {
+                problems.push(item.diagnostic(format!("`{word}` is no action")).with_hint(HINT))
+            }
+            (None, None) => problems.push(item.expected("an action").with_hint(HINT)),
         }
-    }
-    if node.as_seq().is_none_or(<[Node]>::is_empty) {
-        problems.push(node.diagnostic("a rule needs actions").with_hint(HINT));
     }
     actions
 }
 
 /// Names of sources and listeners that there are not.
-pub(super) fn unknown(main: &Node, access: &Settings, mqtt: &mqtt::Options) -> Vec<Diagnostic> {
+pub(super) fn unknown(main: &Node, mqtt: &mqtt::Options) -> Vec<Diagnostic> {
     let mut problems = Vec::new();
     let of = |node: Option<&Node>, key: &str| -> Vec<Node> {
         node.and_then(|node| node.get(key)).and_then(Node::as_seq).unwrap_or_default().to_vec()
@@ -330,17 +381,6 @@ pub(super) fn unknown(main: &Node, access: &Settings, mqtt: &mqtt::Options) -> V
             }
         }
     }
-    if access.acl.as_ref().is_some_and(|acl| acl.rules.is_empty() && acl.default == Effect::Deny)
-        && access
-            .authentication
-            .iter()
-            .all(|source| matches!(source.kind, SourceKind::Passwords(_) | SourceKind::Certificates(_)))
-        && problems.is_empty()
-        && let Some(section) = main.get("access")
-    {
-        let problem = section.diagnostic("without a rule nobody may publish or subscribe to anything");
-        problems.push(problem.with_hint("add `rules`, or say `default: allow`"));
-    }
     problems
 }
 
@@ -369,7 +409,7 @@ mod tests {
     #[test]
     fn what_is_written_is_what_holds() {
         let text = "mqtt: { listeners: [ { name: near, address: \"127.0.0.1:0\", authentication: [tokens], anonymous: true } ] }\n\
-                    access:\n  authentication:\n    - { name: devices, passwords: { file: p } }\n    \
+                    access:\n  authentication:\n    - { name: devices, passwords: { file: /dev/null } }\n    \
                     - { name: tokens, jwt: { keys: { secret: \"${KEY}\" }, algorithms: [HS256], issuers: [me] } }\n    \
                     - { name: plates, certificates: }\n    \
                     - { name: shop, http: { url: \"https://shop.example.com/mqtt\", headers: { authorization: \"Bearer ${T}\" } } }\n  \
@@ -392,7 +432,7 @@ mod tests {
     #[test]
     fn every_problem_of_access_has_its_place() {
         let text = "mqtt: { listeners: [ { name: near, address: \"127.0.0.1:0\", authentication: [nobody] } ] }\n\
-                    access:\n  authenticaton: []\n  authentication:\n    - { passwords: { file: p } }\n    - { name: a }\n    \
+                    access:\n  authenticaton: []\n  authentication:\n    - { passwords: { file: /dev/null } }\n    - { name: a }\n    \
                     - { name: b, passwords: {}, jwt: {} }\n    - { name: c, passwords: {} }\n    \
                     - { name: d, jwt: { keys: {}, algorithms: [none] } }\n    - { name: e, jwt: { keys: { secret: x } } }\n    \
                     - { name: f, http: { url: ftp://x, timeout: 0s } }\n    - nothing\n    \
@@ -403,6 +443,63 @@ mod tests {
         insta::assert_snapshot!(problems(text));
         assert!(problems("access: { default: deny }\n").contains("nobody may publish"));
         assert!(problems("access: { rules: {} }\n").contains("`access.rules` is a list"));
+    }
+
+    #[test]
+    fn a_mistake_in_the_only_rule_is_one_problem() {
+        for (actions, told, hint) in [
+            ("publish", "`publish` is an action", "`[publish]`"),
+            ("read", "`read` is no action", "`all`, or a list"),
+            ("[read]", "`read` is no action", "`all`, or a list"),
+            ("", "expected a list of actions, found", "`all`, or a list"),
+            ("[[]]", "expected an action, found a list", "`all`, or a list"),
+            ("[]", "a rule needs actions", "`all`, or a list"),
+        ] {
+            let told_all =
+                problems(&format!("access:\n  rules:\n    - allow: {actions}\n      topics: [a]\n"));
+            assert!(told_all.contains(told) && told_all.contains(hint), "{actions}: {told_all}");
+            assert!(told_all.contains("tidemill.yaml:3:"), "{actions}: {told_all}");
+            assert_eq!(told_all.matches('×').count(), 1, "{actions}: {told_all}");
+        }
+        let told =
+            problems("access: { default: maybe, authentication: [ { name: a, http: { url: x } } ] }\n");
+        assert_eq!(told.matches('×').count(), 2, "{told}");
+    }
+
+    #[test]
+    fn files_that_sources_name_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        let told = |source: &str| {
+            let source = source.replace("FILE", &file.display().to_string());
+            problems(&format!(
+                "access:\n  authentication:\n    - name: s\n      {source}\n  default: allow\n"
+            ))
+        };
+        let (passwords, keys) = ("passwords: { file: FILE }", "jwt: { keys: { file: FILE } }");
+        for (source, text, wanted) in [
+            (
+                passwords,
+                None,
+                &["source `s`: password file", "No such file", "tidemill passwd FILE USER"][..],
+            ),
+            (passwords, Some("bob\n"), &["file:1: it has no `:`", "mend that line"]),
+            (keys, None, &["source `s`: key file", "No such file", "PEM"]),
+            (keys, Some("-"), &["source `s`: key file", "JWK set"]),
+        ] {
+            if let Some(text) = text {
+                std::fs::write(&file, text).unwrap();
+            }
+            let told = told(source);
+            // The text is wrapped for people.
+            let flat = told.split_whitespace().filter(|word| *word != "│").collect::<Vec<_>>().join(" ");
+            assert!(told.contains("tidemill.yaml:4:"), "{told}");
+            assert_eq!(told.matches('×').count(), 1, "{told}");
+            wanted.iter().for_each(|words| assert!(flat.contains(words), "{words}: {flat}"));
+            let _ = std::fs::remove_file(&file);
+        }
+        std::fs::write(&file, "# nobody yet\n").unwrap();
+        assert_eq!(told(passwords), "");
     }
 
     #[test]
@@ -417,7 +514,7 @@ mod tests {
             );
         }
         assert!(problems("access: { default: }\n").contains("`default` has no value"));
-        let access = "access: { authentication: [ { name: a, passwords: { file: p } } ] }\n";
+        let access = "access: { authentication: [ { name: a, passwords: { file: /dev/null } } ] }\n";
         let listener =
             "mqtt: { listeners: [ { name: far, address: \"127.0.0.1:1883\", authentication: } ] }\n";
         assert!(problems(&format!("{access}{listener}")).contains("`authentication` has no value"));
@@ -425,13 +522,16 @@ mod tests {
 
     #[test]
     fn who_asks_may_listen_beyond_loopback() {
-        let access = "access: { authentication: [ { name: a, passwords: { file: p } } ] }\n";
+        let access = "access: { authentication: [ { name: a, passwords: { file: /dev/null } } ] }\n";
         let open = "mqtt: { listeners: [ { name: far, address: \"0.0.0.0:1883\" } ] }\n";
         assert_eq!(problems(&format!("{access}{open}")), "");
         assert_eq!(problems(&format!("{access}mqtt: {{ listen: [\"0.0.0.0:1883\"] }}\n")), "");
         assert!(problems(open).contains("anyone who reaches it is let in"));
         let silent = open.replacen(" }", ", authentication: [] }", 1);
-        assert!(problems(&format!("{access}{silent}")).contains("anyone who reaches it is let in"));
+        let told = problems(&format!("{access}{silent}"));
+        assert!(told.contains("asks nobody, so that nobody is let in"), "{told}");
+        assert_eq!(told.matches('×').count(), 1, "{told}");
+        assert!(problems(&silent).contains("anyone who reaches it is let in"));
         assert_eq!(
             problems(&format!(
                 "{access}{}",

@@ -1,6 +1,6 @@
 //! Nothing listens beyond loopback by accident: where nobody is asked who it is, whoever can connect can publish, read
 //! and see everything. An address beyond loopback needs `access.authentication`, or `allow_anonymous: true` in so many
-//! words.
+//! words. Nor does anything listen where something else does.
 
 use std::net::SocketAddr;
 
@@ -50,6 +50,16 @@ pub(super) fn check(
         }
     })
     .collect()
+}
+
+/// An address that something else has.
+pub(super) fn taken(section: &str, address: SocketAddr, other: &str, place: &Place<'_>) -> Diagnostic {
+    let message = format!("{section} address {address} cannot be listened on: {other} has its port");
+    let hint = "give one of them another port";
+    match place {
+        Place::Flag(flag) => flag_diagnostic(flag, &address.to_string(), message, Some(hint)),
+        Place::File(node) => node.diagnostic(message).with_hint(hint),
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,10 @@ use crate::mqtt::{self, ListenerOptions};
 const CLAIMED_HINT: &str = "give it `tls` of its own, another source in `authentication`, or an address that the load \
                             balancer alone reaches on this machine; or say `anonymous: true` if the network is trusted";
 
+/// What to do where nobody is asked.
+const ASKED_HINT: &str = "name one of its sources, such as one with `certificates`, leave `authentication` out for all of them, \
+                          or say `anonymous: true`: a certificate that `tls` demands is demanded all the same";
+
 /// What was found.
 #[derive(Debug, Default)]
 pub(super) struct Found {
@@ -34,13 +38,20 @@ pub(super) fn check(mqtt: &Node, options: &mqtt::Options, access: &Settings) -> 
         let sources =
             listener.authentication.as_ref().map_or(!access.authentication.is_empty(), |own| !own.is_empty());
         let anonymous = listener.anonymous.unwrap_or(options.allow_anonymous);
-        let allowed = anonymous || sources || listener.authenticates();
-        found.problems.extend(listen::check(
-            "mqtt",
-            &[listener.address],
-            allowed,
-            &Place::File(key("address")),
-        ));
+        if !anonymous && !sources && !access.authentication.is_empty() {
+            found.problems.push(key("authentication").diagnostic(format!(
+                "listener `{}` asks nobody, so that nobody is let in: `access.authentication` is there to be asked",
+                listener.name
+            )).with_hint(ASKED_HINT));
+        } else {
+            let allowed = anonymous || sources || listener.authenticates();
+            found.problems.extend(listen::check(
+                "mqtt",
+                &[listener.address],
+                allowed,
+                &Place::File(key("address")),
+            ));
+        }
         if !anonymous && claimed(listener, access) {
             found.problems.push(key("proxy_protocol").diagnostic(format!(
                 "listener `{}`: the certificates' names come from whoever reaches {}, and nothing else is asked",

@@ -106,7 +106,7 @@ pub fn load(source: &Source) -> Result<Config, ConfigError> {
     let mut access = main.as_ref().map(|main| access::read(main, &mut problems)).unwrap_or_default();
     problems.extend(apply_listen(flags, main.as_ref(), &mut mqtt, &mut http, &access));
     if let Some(main) = &main {
-        problems.extend(access::unknown(main, &access, &mqtt));
+        problems.extend(access::unknown(main, &mqtt));
     }
     access::apply(&mut access, &mqtt);
     let mqtt_node = main.as_ref().and_then(|main| main.get("mqtt"));
@@ -198,10 +198,16 @@ fn named(map: &Node, problem: Diagnostic) -> Diagnostic {
     }
 }
 
-/// The standard library says of an address that it is none, and not how one is written.
-fn with_example(problem: Diagnostic) -> Diagnostic {
-    let address = problem.message == "invalid socket address syntax";
-    problem.with_hint_if(address.then_some("write an IP address and a port, as in `127.0.0.1:1883`"))
+/// The standard library says of an address that it is none, and neither which one nor how one is written.
+fn with_example(mut problem: Diagnostic) -> Diagnostic {
+    if problem.message != "invalid socket address syntax" {
+        return problem;
+    }
+    let line = problem.source.text.lines().nth(problem.line - 1).unwrap_or_default();
+    let value: String = line.chars().skip(problem.column - 1).take(problem.length).collect();
+    let value = value.trim_matches(['"', '\'']);
+    problem.message = format!("`{value}` is no address");
+    problem.with_hint("write an IP address and a port, as in `127.0.0.1:1883`")
 }
 
 /// The value of a section's key, or what comes nearest to it.
@@ -330,6 +336,17 @@ fn apply_listen(
     let asked = !access.authentication.is_empty();
     let mut problems = listen::check("mqtt", &mqtt.listen, mqtt.allow_anonymous || asked, &mqtt_place);
     problems.extend(listen::check("http", &[http.listen], http.allow_anonymous, &http_place));
+    for (at, address) in mqtt.listen.iter().enumerate() {
+        let before = mqtt.listen.iter().take(at).find(|before| mqtt::share_port(**before, *address));
+        problems.extend(
+            before.map(|before| listen::taken("mqtt", *address, &format!("`{before}`"), &mqtt_place)),
+        );
+    }
+    let listeners = mqtt.all_listeners();
+    let other = listeners.iter().find(|listener| mqtt::share_port(listener.address, http.listen));
+    problems.extend(other.map(|other| {
+        listen::taken("http", http.listen, &format!("MQTT listener `{}`", other.name), &http_place)
+    }));
     problems
 }
 
@@ -465,7 +482,7 @@ mod tests {
         let far = "address: \"10.0.0.1:1884\"";
         let refused = told(far, "");
         assert!(refused.contains("come from whoever reaches 10.0.0.1:1884"), "{refused}");
-        let passwords = ", { name: devices, passwords: { file: p } }";
+        let passwords = ", { name: devices, passwords: { file: /dev/null } }";
         assert_eq!(told(far, passwords), "");
         assert_ne!(told(&format!("{far}, authentication: [plates]"), passwords), "");
         assert_eq!(told(&format!("{far}, anonymous: true"), ""), "");
@@ -485,6 +502,48 @@ mod tests {
         assert_eq!(addresses(&both, Flags::default()), ["127.0.0.1:2 127.0.0.1:2", "devices 127.0.0.1:1"]);
         let flags = Flags { mqtt: vec!["127.0.0.1:3".parse().unwrap()], ..Flags::default() };
         assert_eq!(addresses(&both, flags), ["127.0.0.1:3 127.0.0.1:3"]);
+    }
+
+    #[test]
+    fn no_address_is_listened_on_twice() {
+        let of_http = "http: { listen: \"127.0.0.1:7\" }\n";
+        for (text, place, words) in [
+            (
+                "mqtt: { listen: [\"127.0.0.1:7\", \"127.0.0.1:7\"] }\n",
+                "tidemill.yaml:1:17",
+                "`127.0.0.1:7` has its port",
+            ),
+            (
+                "mqtt: { listen: [\"127.0.0.1:7\", \"0.0.0.0:7\"], allow_anonymous: true }\n",
+                "tidemill.yaml:1:17",
+                "`127.0.0.1:7` has its port",
+            ),
+            (
+                &format!("{of_http}mqtt: {{ listen: [\"127.0.0.1:7\"] }}\n"),
+                "tidemill.yaml:1:17",
+                "`127.0.0.1:7` has its port",
+            ),
+            (
+                &format!("{of_http}mqtt: {{ listeners: [ {{ name: near, address: \"127.0.0.1:7\" }} ] }}\n"),
+                "tidemill.yaml:1:17",
+                "MQTT listener `near` has its port",
+            ),
+            ("mqtt: { listen: [\"127.0.0.1:8080\"] }\n", "command line:1:8", "has its port"),
+        ] {
+            let told = problems(text);
+            assert!(told.contains(place) && told.contains(words), "{text}{told}");
+            assert!(told.contains("help: give one of them another port"), "{told}");
+            assert_eq!(told.matches('×').count(), 1, "{told}");
+        }
+        for good in
+            ["127.0.0.1:0\", \"127.0.0.1:0", "127.0.0.1:7\", \"127.0.0.2:7", "127.0.0.1:7\", \"[::1]:7"]
+        {
+            assert_eq!(problems(&format!("mqtt: {{ listen: [\"{good}\"] }}\n")), "");
+        }
+        let local = "127.0.0.1:7".parse().unwrap();
+        let flags = Flags { mqtt: vec![local], http: Some(local), ..Flags::default() };
+        let error = load(&Source { flags, ..Source::default() }).err().map(|error| error.render());
+        assert!(error.is_some_and(|told| told.contains("--http 127.0.0.1:7")));
     }
 
     #[test]

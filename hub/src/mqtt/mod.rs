@@ -57,6 +57,7 @@ pub use clients::{
     SubscriptionInfo, Totals,
 };
 pub use limits::ListenerLimits;
+pub(crate) use listener::share_port;
 pub use listener::{ClientCertificate, ListenerError, ListenerOptions, Protocol, TlsOptions, TlsVersion};
 pub use options::{LagPolicy, OptionError, Options};
 pub use stats::BrokerStats;
@@ -84,8 +85,15 @@ pub enum StartError {
     #[error("access control: {0}")]
     Access(StoreError),
     /// A network thread could not be started.
-    #[error("starting network threads: {0}")]
-    Threads(std::io::Error),
+    #[error(
+        "cannot start {count} network threads: {error}; lower `mqtt.threads`, or leave it out for one for each core"
+    )]
+    Threads {
+        /// How many there were to be.
+        count: usize,
+        /// What the system said.
+        error: std::io::Error,
+    },
     /// An address could not be listened on.
     #[error(
         "listener `{name}` cannot listen on {address}: {error}; choose another address with --mqtt, `mqtt.listen` or \
@@ -122,7 +130,9 @@ impl Broker {
             // Bound first, so that a taken address is known at once; accepting begins last.
             listeners.push(Listener::bind(listener, &options)?);
         }
-        let threads = Arc::new(Threads::start(options.thread_count()).map_err(StartError::Threads)?);
+        let count = options.thread_count();
+        let threads = Threads::start(count).map_err(|error| StartError::Threads { count, error })?;
+        let threads = Arc::new(threads);
         access.settle(&store).await.map_err(StartError::Access)?;
         let shared = Shared::new(options, access, store);
         let addresses = listeners.iter().map(|(_, listener)| listener.address).collect();

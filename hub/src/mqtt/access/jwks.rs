@@ -1,6 +1,6 @@
 //! `KeyRing`: the keys that tokens are checked with: of a file, of a secret, or of a URL that is asked again.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -85,7 +85,7 @@ impl Key {
 
 /// Keys at a time.
 #[derive(Clone, Default)]
-pub(super) struct Keys(Vec<Key>);
+pub(crate) struct Keys(Vec<Key>);
 
 impl Keys {
     /// Reads a JWK set, a JWK or a PEM. Keys of a set that are of no use here are passed over.
@@ -152,14 +152,7 @@ impl KeyRing {
             let key = DecodingKey::from_secret(secret.as_bytes());
             return Ok(KeyRing::fixed(Keys(vec![Key::plain(key, secret.as_bytes())])));
         }
-        let path = settings.file.clone().unwrap_or_default();
-        let failed = |what: &dyn std::fmt::Display| format!("key file {}: {what}", path.display());
-        let bytes = std::fs::read(&path).map_err(|error| failed(&error))?;
-        match Keys::parse(&bytes) {
-            Ok(keys) if keys.0.is_empty() => Err(failed(&"no key in it can check signatures")),
-            Ok(keys) => Ok(KeyRing::fixed(keys)),
-            Err(what) => Err(failed(&what)),
-        }
+        read(settings.file.as_deref().unwrap_or(Path::new(""))).map(KeyRing::fixed)
     }
 
     pub(super) fn fixed(keys: Keys) -> KeyRing {
@@ -229,6 +222,20 @@ impl KeyRing {
                 );
             }
         }
+    }
+}
+
+/// Reads a file with keys.
+///
+/// # Errors
+/// There is none, or it has no key to check signatures with.
+pub(crate) fn read(path: &Path) -> Result<Keys, String> {
+    let failed = |what: &dyn std::fmt::Display| format!("key file {}: {what}", path.display());
+    let bytes = std::fs::read(path).map_err(|error| failed(&error))?;
+    match Keys::parse(&bytes) {
+        Ok(keys) if keys.0.is_empty() => Err(failed(&"no key in it can check signatures")),
+        Ok(keys) => Ok(keys),
+        Err(what) => Err(failed(&what)),
     }
 }
 

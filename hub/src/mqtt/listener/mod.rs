@@ -30,6 +30,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tracing::warn;
 
 pub(super) use self::options::check_same;
+pub(crate) use self::options::share_port;
 pub use self::options::{ListenerError, ListenerOptions, Protocol};
 use self::secured::Secured;
 pub(super) use self::secured::watch;

@@ -126,9 +126,9 @@ impl ListenerOptions {
         if before.iter().any(|other| other.name == *name) {
             return refuse("name", "another listener has this name".to_owned());
         }
-        let same = |other: &&ListenerOptions| other.address == self.address && self.address.port() != 0;
+        let same = |other: &&ListenerOptions| share_port(other.address, self.address);
         if let Some(other) = before.iter().find(same) {
-            return refuse("address", format!("`{}` listens on {} already", other.name, self.address));
+            return refuse("address", format!("`{}` listens on {} already", other.name, other.address));
         }
         if self.protocol == Protocol::Tcp && (self.path != default_path() || !self.origins.is_empty()) {
             let key = if self.origins.is_empty() { "path" } else { "origins" };
@@ -149,6 +149,13 @@ impl ListenerOptions {
             None => Ok(()),
         }
     }
+}
+
+/// Whether only one of two addresses can be listened on. (Whether `[::]` takes those of IPv4 too is the system's to say.)
+pub(crate) fn share_port(one: SocketAddr, other: SocketAddr) -> bool {
+    let all = one.ip().is_unspecified() || other.ip().is_unspecified();
+    let same = one.ip() == other.ip() || all && one.is_ipv4() == other.is_ipv4();
+    one.port() != 0 && one.port() == other.port() && same
 }
 
 /// Whether the listeners of a new configuration can take the place of those that are open without opening others.
