@@ -53,6 +53,15 @@ struct Member {
     room: usize,
     /// Its messages that it has not fetched yet.
     assigned: VecDeque<(u64, Record)>,
+    /// Bytes of their payloads.
+    assigned_bytes: usize,
+}
+
+impl Member {
+    /// Whether it can take one more message: it may have stopped fetching because its socket is full.
+    fn has_room(&self) -> bool {
+        self.room > 0 && self.assigned_bytes < BYTES_MAX
+    }
 }
 
 impl Group {
@@ -90,7 +99,7 @@ impl Group {
 
     /// A member is connected.
     pub(in super::super) fn join(&self, mail: &Arc<Mail>) {
-        let member = Member { mail: Arc::clone(mail), room: 0, assigned: VecDeque::new() };
+        let member = Member { mail: Arc::clone(mail), room: 0, assigned: VecDeque::new(), assigned_bytes: 0 };
         self.state.lock().members.push(member);
     }
 
@@ -168,7 +177,8 @@ impl Group {
         }
         let (wanted, again, next) = {
             let state = self.state.lock();
-            let wanted = state.members.iter().map(|member| member.room).sum::<usize>().min(RECORDS_MAX);
+            let able = state.members.iter().filter(|member| member.has_room());
+            let wanted = able.map(|member| member.room).sum::<usize>().min(RECORDS_MAX);
             (wanted, state.first_again(wanted), state.cursor.next())
         };
         if wanted == 0 {
@@ -269,9 +279,10 @@ impl State {
         for step in 0..count {
             let index = (self.turn + step) % count;
             if let Some(member) = self.members.get_mut(index)
-                && member.room > 0
+                && member.has_room()
             {
                 member.room -= 1;
+                member.assigned_bytes += record.payload.len();
                 member.assigned.push_back((offset, record));
                 member.mail.nudge_share();
                 self.turn = index + 1;
@@ -284,9 +295,14 @@ impl State {
     /// Notes how much room a member has, and takes what is there for it.
     fn fetch(&mut self, mail: &Arc<Mail>, room: usize) -> Option<Vec<(u64, Record)>> {
         let member = self.members.iter_mut().find(|member| Arc::ptr_eq(&member.mail, mail))?;
-        let taken = member.assigned.len().min(room);
-        let mine: Vec<_> = member.assigned.drain(..taken).collect();
-        member.room = (room - taken).saturating_sub(member.assigned.len());
+        let (mut mine, mut bytes) = (Vec::new(), 0);
+        while mine.len() < room && bytes < BYTES_MAX {
+            let Some(next) = member.assigned.pop_front() else { break };
+            bytes += next.1.payload.len();
+            mine.push(next);
+        }
+        member.assigned_bytes -= bytes;
+        member.room = (room - mine.len()).saturating_sub(member.assigned.len());
         (!mine.is_empty()).then_some(mine)
     }
 }
@@ -308,6 +324,26 @@ mod tests {
 
     fn offsets(fetched: Option<Vec<(u64, Record)>>) -> Vec<u64> {
         fetched.unwrap_or_default().iter().map(|(offset, _)| *offset).collect()
+    }
+
+    #[test]
+    fn a_member_that_does_not_fetch_is_given_so_many_bytes_and_no_more() {
+        let group = group();
+        let (a, b) = (Arc::new(Mail::default()), Arc::new(Mail::default()));
+        group.join(&a);
+        group.join(&b);
+        let large = |offset| Record { payload: vec![0; BYTES_MAX / 2 + 1].into(), ..empty_record(offset) };
+        let mut state = group.state.lock();
+        assert!(state.fetch(&a, 100).is_none() && state.fetch(&b, 100).is_none());
+        assert_eq!((0..9).filter(|offset| state.assign(*offset, large(*offset))).count(), 4);
+        assert_eq!(offsets(state.fetch(&b, 100)), [1, 3]);
+        assert_eq!((4..9).filter(|offset| state.assign(*offset, large(*offset))).count(), 2, "all for b");
+        assert_eq!(offsets(state.fetch(&a, 100)), [0, 2]);
+        assert_eq!(offsets(state.fetch(&b, 100)), [4, 5]);
+        // One that is larger than all of it fits.
+        let huge = Record { payload: vec![0; 3 * BYTES_MAX].into(), ..empty_record(9) };
+        assert!(state.assign(9, huge.clone()) && state.assign(10, huge.clone()) && !state.assign(11, huge));
+        assert_eq!(offsets(state.fetch(&a, 100)), [9]);
     }
 
     #[test]
