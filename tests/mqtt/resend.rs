@@ -175,6 +175,8 @@ async fn what_comes_again_keeps_retain_flag_and_properties() {
     let mut wire = Wire::with(&hub, &lasting).await;
     let again = wire.message().await;
     assert_eq!((again.id, again.retain, again.dup, again.text()), (first.id, true, true, "x"));
+    assert_eq!(again.properties.all(property::SUBSCRIPTION_ID), [[5]]);
+    assert_eq!(first.properties.all(property::SUBSCRIPTION_ID), [[5]]);
     assert_eq!(again.properties.all(property::USER_PROPERTY), first.properties.all(property::USER_PROPERTY));
 }
 
@@ -200,4 +202,31 @@ async fn an_answer_may_come_before_it_is_asked_for_again() {
         wire.send(&puback(two.id)).await;
         wire.silent().await;
     }
+}
+
+#[tokio::test]
+async fn an_identifier_is_not_given_away_while_the_client_may_still_use_it() {
+    let hub = hub().await;
+    let lasting = connect(Level::V5, "resend-open").lasting();
+    let mut wire = Wire::with(&hub, &lasting).await;
+    wire.subscribe("resend/open", 2).await;
+    let mut other = Wire::connect(&hub, Level::V5, "resend-open-other").await;
+    other.publish_exactly_once(publish("resend/open", [b'x'; 200])).await;
+    let large = wire.message().await;
+    assert_eq!(large.qos, 2);
+    wire.cut_off().await;
+    // It has the message, and comes back without room for it.
+    let small = connect(Level::V5, "resend-open").lasting().with(&maximum_packet_size(60));
+    let mut wire = Wire::with(&hub, &small).await;
+    wire.expect(&pubrel(large.id)).await;
+    other.publish_exactly_once(publish("resend/open", "small")).await;
+    let small = wire.message().await;
+    assert!(small.text() == "small" && small.id != large.id && !small.dup, "{small:?}");
+    wire.send(&pubcomp(large.id)).await;
+    wire.send(&pubrec(small.id)).await;
+    wire.expect(&pubrel(small.id)).await;
+    wire.send(&pubcomp(small.id)).await;
+    wire.disconnect().await;
+    let mut wire = Wire::with(&hub, &lasting).await;
+    wire.silent().await;
 }

@@ -1,7 +1,7 @@
 //! What was in flight when the connection before this one ended.
 
 use smallvec::SmallVec;
-use tidemill_store::{Pointer, Record, StoreError};
+use tidemill_store::{Pointer, Record, StoreError, filter};
 use tracing::error;
 
 use super::super::super::codec::{Ack, Packet, PacketId, PublishHead, Qos, ReasonCode, SubscriptionId};
@@ -11,28 +11,21 @@ use super::super::{Close, Connection};
 use super::unavailable;
 use crate::message::{self, Head};
 
-/// Messages read again at a time.
-const RESEND_PAGE: usize = 32;
-
 impl Connection {
     /// Sends what was in flight when the connection before this one ended, in its order ([MQTT-4.4.0-1]).
     pub(super) async fn send_again(&mut self) -> Result<(), Close> {
-        while !self.delivery.resend.is_empty() && self.has_room() {
-            let room = self.window_room();
-            if room == 0 {
-                self.delivery.blocked = true;
-                return Ok(());
+        while self.has_room() {
+            if self.window_room() == 0 {
+                self.delivery.blocked = !self.delivery.resend.is_empty();
+                break;
             }
-            let page = room.min(RESEND_PAGE).min(self.delivery.resend.len());
-            let ids: Vec<PacketId> = self.delivery.resend.drain(..page).collect();
-            for id in ids {
-                // The client may have answered what the connection before this one sent it.
-                let Some(sent) = self.session.window.send_again(id) else { continue };
-                if sent.step == Step::Pubcomp {
-                    self.send(&Packet::Pubrel(Ack::new(id, ReasonCode::SUCCESS)));
-                } else {
-                    self.send_message_again(id, sent).await?;
-                }
+            let Some(id) = self.delivery.resend.pop_front() else { break };
+            // The client may have answered what the connection before this one sent it.
+            let Some(sent) = self.session.window.send_again(id) else { continue };
+            if sent.step == Step::Pubcomp {
+                self.send(&Packet::Pubrel(Ack::new(id, ReasonCode::SUCCESS)));
+            } else {
+                self.send_message_again(id, sent).await?;
             }
         }
         Ok(())
@@ -59,13 +52,10 @@ impl Connection {
         if let Some(standing) = &mut self.standing
             && !standing.may_subscribe(&record.topic)
         {
-            let done = self.session.window.abandon(id);
-            self.delivered(done.as_ref());
+            self.give_up(id);
             return Ok(());
         }
-        let subscriptions = &self.session.subscriptions;
-        let ids = sent.sources.iter().filter_map(|from| subscriptions.get(from.subscription)?.id);
-        let subscription_ids: SmallVec<[SubscriptionId; 4]> = ids.collect();
+        let subscription_ids = self.subscription_ids(&sent, &record.topic);
         let qos = if sent.step == Step::Puback { Qos::AtLeastOnce } else { Qos::ExactlyOnce };
         // What was sent once is not taken back because it expires in between; its interval is then 0.
         let message_expiry_s = head.message_expiry_s.map(|_| {
@@ -93,10 +83,27 @@ impl Connection {
         Ok(())
     }
 
-    /// A message cannot be sent again; its delivery has ended.
+    /// The identifiers of the subscriptions that a message was sent for ([MQTT-3.3.4-3]). Of a retained one it is not known which
+    /// subscription that was: those that match.
+    fn subscription_ids(&self, sent: &InFlight, topic: &str) -> SmallVec<[SubscriptionId; 4]> {
+        let subscriptions = &self.session.subscriptions;
+        if sent.sources.is_empty() && sent.retain {
+            let matching = subscriptions.iter().map(|(_, subscription)| subscription);
+            let matching = matching.filter(|one| !one.is_shared() && filter::matches(one.filter(), topic));
+            return matching.filter_map(|one| one.id).collect();
+        }
+        sent.sources.iter().filter_map(|from| subscriptions.get(from.subscription)?.id).collect()
+    }
+
+    /// A message cannot be sent again; its delivery ends. One with QoS 2 ends in order: the client may have it already, and would take
+    /// the next message under this identifier for the same one ([MQTT-2.2.1-4]).
     fn give_up(&mut self, id: PacketId) {
-        let done = self.session.window.abandon(id);
-        self.delivered(done.as_ref());
+        if self.session.window.pubrec(id) {
+            self.send(&Packet::Pubrel(Ack::new(id, ReasonCode::SUCCESS)));
+        } else {
+            let done = self.session.window.abandon(id);
+            self.delivered(done.as_ref());
+        }
     }
 
     /// Reads a record that was sent before; `None` if it cannot be read any more, which is a loss.
