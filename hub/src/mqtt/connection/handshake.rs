@@ -12,7 +12,7 @@ use tracing::{debug, error, warn};
 
 use super::super::access::{Denied, Standing};
 use super::super::clients::Totals;
-use super::super::codec::{Connack, ConnackProperties, Connect, Decoder, Packet, ReasonCode, Version, topic};
+use super::super::codec::{Connack, ConnackProperties, Connect, Decoder, Packet, ReasonCode, Version};
 use super::super::limits::Limit;
 use super::super::peer::Peer;
 use super::super::registry::{Holder, Mail};
@@ -23,6 +23,7 @@ use super::super::{sessions, share};
 use super::admission::{Admitted, admit};
 use super::bounds::Bounds;
 use super::close::{linger, write_last};
+use super::content;
 use super::delivery::Delivery;
 use super::inbound::plain_properties;
 use super::review::not_allowed;
@@ -44,6 +45,13 @@ const SHUTTING_DOWN: Refusal =
 impl From<Denied> for Refusal {
     fn from(Denied { reason, what }: Denied) -> Self {
         Refusal { reason, what }
+    }
+}
+
+impl From<content::Refusal> for Refusal {
+    /// Of a will.
+    fn from(content::Refusal { ack, what, .. }: content::Refusal) -> Self {
+        Refusal { reason: ack, what }
     }
 }
 
@@ -204,7 +212,6 @@ async fn refuse(stream: &mut Transport, version: Version, refusal: &Refusal, roo
 
 /// Refuses what this server does not do.
 fn check(shared: &Shared, connect: &Connect) -> Result<(), Refusal> {
-    let options = &shared.options;
     let refuse = |reason, what| Err(Refusal { reason, what });
     if shared.is_draining() {
         return Err(SHUTTING_DOWN);
@@ -217,31 +224,8 @@ fn check(shared: &Shared, connect: &Connect) -> Result<(), Refusal> {
         );
     }
     if let Some(will) = &connect.will {
-        if will.topic == "$SYS" || will.topic.starts_with("$SYS/") {
-            return refuse(ReasonCode::NOT_AUTHORIZED, "topics under $SYS/ are the server's own");
-        }
-        if topic::levels(&will.topic) > options.topic_levels_max {
-            shared.counters.reached(Limit::TopicLevels);
-            return refuse(
-                ReasonCode::TOPIC_NAME_INVALID,
-                "the will's topic has more levels than topic_levels_max",
-            );
-        }
-        if will.topic.len() > options.topic_bytes_max {
-            shared.counters.reached(Limit::TopicBytes);
-            return refuse(ReasonCode::TOPIC_NAME_INVALID, "the will's topic is longer than topic_bytes_max");
-        }
-        if will.payload.len() as u64 > options.payload_bytes_max {
-            shared.counters.reached(Limit::PayloadBytes);
-            return refuse(ReasonCode::QUOTA_EXCEEDED, "the will's payload is larger than payload_bytes_max");
-        }
         let is_text = will.properties.payload_is_text == Some(true);
-        if options.payload_format_check && is_text && std::str::from_utf8(&will.payload).is_err() {
-            return refuse(
-                ReasonCode::PAYLOAD_FORMAT_INVALID,
-                "the will's payload is said to be text and is not UTF-8 (3.1.3.2.3)",
-            );
-        }
+        content::check(shared, &will.topic, &will.payload, is_text)?;
     }
     Ok(())
 }

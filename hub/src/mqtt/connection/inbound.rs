@@ -8,10 +8,11 @@ use tracing::debug;
 
 use super::super::accounts::Mark;
 use super::super::codec::{
-    Ack, AckProperties, Disconnect, Packet, PacketId, Publish, Qos, ReasonCode, Version, topic,
+    Ack, AckProperties, Disconnect, Packet, PacketId, Publish, Qos, ReasonCode, Version,
 };
 use super::super::limits::Limit;
 use super::super::session::Arrival;
+use super::content::{self, Refusal};
 use super::subscribe::Change;
 use super::{Close, Connection, next_receipt};
 use crate::message::{self, Properties};
@@ -43,15 +44,6 @@ pub(super) struct Pending {
     payload_bytes: u64,
     /// A place in the log before its records, if the session's document will have to account for some.
     pub(super) mark: Option<Mark>,
-}
-
-/// Why a PUBLISH is not taken.
-struct Refusal {
-    /// The code for a PUBACK or PUBREC.
-    ack: ReasonCode,
-    /// The code for a DISCONNECT, where there is no acknowledgement to say it.
-    close: ReasonCode,
-    what: &'static str,
 }
 
 impl Connection {
@@ -121,7 +113,8 @@ impl Connection {
                 }
             }
         }
-        if let Some(refusal) = self.refusal(&publish) {
+        let is_text = publish.properties.payload_is_text == Some(true);
+        if let Err(refusal) = content::check(&self.shared, &publish.topic, &publish.payload, is_text) {
             return self.refuse_publish(&publish, &refusal);
         }
         if let Some(standing) = &mut self.standing
@@ -177,51 +170,6 @@ impl Connection {
         Ok(())
     }
 
-    /// Why a message is not taken, if it is not.
-    fn refusal(&self, publish: &Publish) -> Option<Refusal> {
-        let options = &self.shared.options;
-        if publish.payload.len() as u64 > options.payload_bytes_max {
-            self.shared.counters.reached(Limit::PayloadBytes);
-            return Some(Refusal {
-                ack: ReasonCode::QUOTA_EXCEEDED,
-                close: ReasonCode::PACKET_TOO_LARGE,
-                what: "the payload is larger than payload_bytes_max",
-            });
-        }
-        let is_text = publish.properties.payload_is_text == Some(true);
-        if options.payload_format_check && is_text && std::str::from_utf8(&publish.payload).is_err() {
-            return Some(Refusal {
-                ack: ReasonCode::PAYLOAD_FORMAT_INVALID,
-                close: ReasonCode::PAYLOAD_FORMAT_INVALID,
-                what: "the payload is said to be text and is not UTF-8 (3.3.2.3.2)",
-            });
-        }
-        if publish.topic == "$SYS" || publish.topic.starts_with("$SYS/") {
-            return Some(Refusal {
-                ack: ReasonCode::NOT_AUTHORIZED,
-                close: ReasonCode::NOT_AUTHORIZED,
-                what: "topics under $SYS/ are the server's own",
-            });
-        }
-        if publish.topic.len() > options.topic_bytes_max {
-            self.shared.counters.reached(Limit::TopicBytes);
-            return Some(Refusal {
-                ack: ReasonCode::TOPIC_NAME_INVALID,
-                close: ReasonCode::TOPIC_NAME_INVALID,
-                what: "the topic is longer than topic_bytes_max",
-            });
-        }
-        if topic::levels(&publish.topic) > options.topic_levels_max {
-            self.shared.counters.reached(Limit::TopicLevels);
-            return Some(Refusal {
-                ack: ReasonCode::TOPIC_NAME_INVALID,
-                close: ReasonCode::TOPIC_NAME_INVALID,
-                what: "the topic has more levels than topic_levels_max",
-            });
-        }
-        None
-    }
-
     /// Refuses a message: with its acknowledgement where there is one that can say it, otherwise by closing
     /// ([MQTT-3.3.5-2] of 3.1.1).
     fn refuse_publish(&mut self, publish: &Publish, refusal: &Refusal) -> Result<(), Close> {
@@ -244,8 +192,7 @@ impl Connection {
             return Ok(());
         }
         let what = "this client may not publish to this topic";
-        let reason = ReasonCode::NOT_AUTHORIZED;
-        self.refuse_publish(publish, &Refusal { ack: reason, close: reason, what })
+        self.refuse_publish(publish, &Refusal::of(ReasonCode::NOT_AUTHORIZED, what))
     }
 
     fn on_pubrec(&mut self, ack: &Ack) {

@@ -9,6 +9,7 @@
 //! - `review`: who a connection is while it lasts: rules that change, tokens that expire, AUTH
 //! - `bounds`: rates; what becomes of slow subscribers
 //! - `handshake`: CONNECT to CONNACK; taking a session over
+//! - `content`: what a message may be, of a PUBLISH and of a will
 //! - `inbound`: packets from the client; batches and their receipts
 //! - `subscribe`: SUBSCRIBE, UNSUBSCRIBE
 //! - `delivery`: resending, retained messages, queues
@@ -18,6 +19,7 @@
 mod admission;
 mod bounds;
 mod close;
+mod content;
 mod delivery;
 mod handshake;
 mod inbound;

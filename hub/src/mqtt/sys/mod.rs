@@ -30,8 +30,14 @@ use crate::message::{self, Properties};
 
 /// What the topics begin with.
 pub(super) const PREFIX: &str = "$SYS/";
+
 /// Counting retained messages takes no more of the time than one part of so many.
 const RETAINED_COUNT_SHARE: u32 = 100;
+
+/// Whether a topic is the broker's own.
+pub(super) fn is_own(topic: &str) -> bool {
+    topic.strip_prefix("$SYS").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
 
 /// Publishes what the broker says of itself, for as long as it runs.
 pub(super) async fn run(shared: Arc<Shared>) {
