@@ -23,14 +23,18 @@ pub(super) struct Peer {
 impl Peer {
     /// A peer that has shown its address, and nothing else.
     pub(super) fn new(address: SocketAddr, listener: &Arc<Listener>) -> Self {
-        let mut peer = Peer { address, listener: Arc::clone(listener), certificate: None };
-        peer.set_address(address);
-        peer
+        Peer { address: canonical(address), listener: Arc::clone(listener), certificate: None }
     }
 
+    /// The address of the client for which a load balancer speaks.
     pub(super) fn set_address(&mut self, address: SocketAddr) {
-        self.address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        self.address = canonical(address);
     }
+}
+
+/// An address of IPv4 as such, also where it came over a socket of IPv6.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// What a client's certificate says of it. Names are as they stand there: whoever puts one into a topic checks it first.

@@ -110,8 +110,12 @@ fn stamps(options: &TlsOptions) -> Vec<Stamp> {
     options.files().map(Stamp::of).collect()
 }
 
-/// Reads the certificates of listeners again whenever their files have changed.
-pub(in crate::mqtt) async fn watch(listeners: Vec<Arc<Listener>>) {
+/// Reads the certificates of listeners again whenever their files have changed, if any has some.
+pub(in crate::mqtt) async fn watch(mut listeners: Vec<Arc<Listener>>) {
+    listeners.retain(|listener| listener.secured.is_some());
+    if listeners.is_empty() {
+        return;
+    }
     let mut interval = tokio::time::interval(LOOK_INTERVAL);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

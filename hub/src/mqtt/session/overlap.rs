@@ -64,12 +64,6 @@ impl Overlaps {
         overlaps
     }
 
-    /// Whether no subscriptions overlap.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.as_ref().is_none_or(|known| known.members.is_empty())
-    }
-
     fn group(&self, key: SubscriptionKey) -> Option<&Group> {
         let known = self.0.as_ref()?;
         known.groups.get(known.members.get(&key)?.group)
@@ -244,6 +238,10 @@ mod tests {
     }
 
     /// Who is with whom, as sorted lists.
+    fn is_empty(overlaps: &Overlaps) -> bool {
+        overlaps.0.as_ref().is_none_or(|known| known.members.is_empty())
+    }
+
     fn groups(overlaps: &Overlaps) -> Vec<Vec<usize>> {
         let known = overlaps.0.as_ref();
         let mut groups: Vec<Vec<usize>> = known
@@ -274,7 +272,7 @@ mod tests {
         all.remove(joining);
         let mut rest = overlaps.remove(&[joining], &all);
         rest.sort();
-        assert_eq!((rest, overlaps.is_empty()), (vec![SubscriptionKey(0), SubscriptionKey(4)], true));
+        assert_eq!((rest, is_empty(&overlaps)), (vec![SubscriptionKey(0), SubscriptionKey(4)], true));
         assert_eq!((overlaps.lead(SubscriptionKey(1)), overlaps.beside(SubscriptionKey(1))), (None, &[][..]));
     }
 
@@ -286,7 +284,7 @@ mod tests {
         }
         assert_eq!(groups(&Overlaps::of(&all)).len(), 1);
         let few = Subscriptions::default();
-        assert!(Overlaps::of(&few).is_empty());
+        assert!(is_empty(&Overlaps::of(&few)));
     }
 
     #[test]
