@@ -254,10 +254,19 @@ impl Registry {
     /// Waits for the right to change who has the session of a client identifier. Whoever changes it, and reads
     /// or writes the document, holds this.
     pub(super) async fn gate(&self, client: &str) -> tokio::sync::MutexGuard<'_, ()> {
+        self.gate_of(client).lock().await
+    }
+
+    /// The same, unless somebody else has it.
+    pub(super) fn try_gate(&self, client: &str) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        self.gate_of(client).try_lock().ok()
+    }
+
+    fn gate_of(&self, client: &str) -> &tokio::sync::Mutex<()> {
         let index = self.hash(client) as usize % GATES;
         // The index is within by construction.
         match self.gates.get(index) {
-            Some(gate) => gate.lock().await,
+            Some(gate) => gate,
             None => unreachable!("{index} of {GATES} gates"),
         }
     }
@@ -377,6 +386,26 @@ impl Registry {
         self.reviews.fetch_add(1, Ordering::AcqRel);
         for sessions in &self.sessions {
             sessions.lock().online.values().for_each(|mail| mail.nudge_review());
+        }
+    }
+
+    /// When something is due for a session without a connection, if anything is.
+    pub(super) fn due(&self, client: &str) -> Option<i64> {
+        let hash = self.hash(client);
+        let due_ms = self.sessions(hash).find_offline(hash, client)?.due_ms;
+        (due_ms != NOTHING_DUE).then_some(due_ms)
+    }
+
+    /// What is due for a session without a connection has to wait until then.
+    pub(super) fn postpone(&self, client: &str, until_ms: i64) {
+        let hash = self.hash(client);
+        let mut sessions = self.sessions(hash);
+        let found = sessions.offline.find_mut(hash, |offline| *offline.client == *client);
+        if let Some(offline) = found.filter(|offline| offline.due_ms != NOTHING_DUE) {
+            let mut due = self.due.lock();
+            due.remove(&(offline.due_ms, hash));
+            due.insert((until_ms, hash));
+            offline.due_ms = until_ms;
         }
     }
 

@@ -1,21 +1,31 @@
 //! Sessions in the store: opening, writing down, ending, and what is due while nobody is connected.
 //!
-//! Whoever calls these holds the gate of the client identifier ([`super::registry::Registry::gate`]).
+//! Whoever calls these holds the gate of the client identifier ([`super::registry::Registry::gate`]), where they do not say that
+//! they take it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytestring::ByteString;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tidemill_store::{
     Collection, CursorKey, CursorPlace, FilterRequest, History, Keep, QueueId, Start, Store, StoreError,
 };
+use tokio::sync::MutexGuard;
 use tracing::{error, warn};
 
 use super::accounts::Mark;
-use super::registry::Holder;
+use super::registry::{Holder, Mail};
 use super::session::{Cursor, DocumentError, Kept, Session, Stored, Subscription, Will};
 use super::share;
 use super::shared::{Shared, now_ms};
 use crate::message::{self, Properties};
+
+/// Sessions for which what is due is done at a time.
+const AT_ONCE: usize = 64;
+/// When one whose gate is held is looked at again, in milliseconds.
+const BUSY_MS: i64 = 20;
 
 /// Why a session could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -164,31 +174,44 @@ pub(super) async fn publish_will(shared: &Shared, client: &ByteString, will: Box
     }
 }
 
-/// Publishes wills and ends sessions when they are due, for as long as the broker runs.
+/// Publishes wills and ends sessions when they are due, for as long as the broker runs. Nobody is waited for: whose gate is held
+/// has its turn later, and the others meanwhile.
 pub(super) async fn watch_due(shared: Arc<Shared>) {
+    let registry = &shared.registry;
+    let mut acting = FuturesUnordered::new();
     loop {
-        let sooner = shared.registry.sooner.notified();
-        match shared.registry.next_due(now_ms()) {
-            Ok(client) => act(&shared, &client).await,
-            Err(Some(due_ms)) => {
-                let wait_ms = u64::try_from(due_ms - now_ms()).unwrap_or(0);
-                tokio::select! {
-                    () = sooner => {}
-                    // Not at once again on a clock of whole milliseconds.
-                    () = tokio::time::sleep(std::time::Duration::from_millis(wait_ms + 1)) => {}
+        let sooner = registry.sooner.notified();
+        let due_ms = match registry.next_due(now_ms()) {
+            Ok(client) if acting.len() < AT_ONCE => {
+                match registry.try_gate(&client) {
+                    Some(gate) => {
+                        if let Some(due_ms) = registry.due(&client) {
+                            acting.push(act(&shared, client, due_ms, gate));
+                        }
+                    }
+                    // It may be one of those that are at work.
+                    None => registry.postpone(&client, now_ms() + BUSY_MS),
                 }
+                continue;
             }
-            Err(None) => sooner.await,
+            // One of those that are at work has to be done first.
+            Ok(_) => None,
+            Err(due_ms) => due_ms,
+        };
+        let wait_ms = due_ms.map(|due_ms| u64::try_from(due_ms - now_ms()).unwrap_or(0));
+        // Not at once again on a clock of whole milliseconds.
+        let wait = Duration::from_millis(wait_ms.unwrap_or(0) + 1);
+        tokio::select! {
+            Some(()) = acting.next() => {}
+            () = sooner => {}
+            () = tokio::time::sleep(wait), if wait_ms.is_some() => {}
         }
     }
 }
 
-/// Does what is due for a client.
-async fn act(shared: &Shared, client: &ByteString) {
-    let _gate = shared.registry.gate(client).await;
-    if !matches!(shared.registry.holder(client), Holder::Document) {
-        return;
-    }
+/// Does what was due for a client, and lets go of its gate.
+async fn act(shared: &Shared, client: ByteString, due_ms: i64, _gate: MutexGuard<'_, ()>) {
+    let client = &client;
     let mut session = match load(shared, client).await {
         Ok(Some(session)) => session,
         Ok(None) => {
@@ -201,6 +224,11 @@ async fn act(shared: &Shared, client: &ByteString) {
             return;
         }
     };
+    if session.offline_since_ms.is_none() {
+        // It could not be written when its connection ended: when that was follows from what is due now.
+        session.offline_since_ms = Some(0);
+        session.offline_since_ms = next_due(&session).map(|after_ms| due_ms - after_ms);
+    }
     let now = now_ms();
     if session.will_due_ms().is_some_and(|due| due <= now)
         && let Some(will) = session.will.take()
@@ -216,6 +244,31 @@ async fn act(shared: &Shared, client: &ByteString) {
         shared.registry.remove(client);
     } else {
         shared.registry.offline(client, next_due(&session));
+    }
+}
+
+/// Leaves a session to its document as it was written last, for who had it could not write it or is not there any more. If that
+/// does not say since when nobody has it, it is from now on.
+pub(super) async fn leave(shared: &Shared, client: &ByteString) {
+    match load(shared, client).await {
+        Ok(Some(mut session)) => {
+            session.offline_since_ms.get_or_insert_with(now_ms);
+            shared.registry.offline(client, next_due(&session));
+        }
+        Ok(None) => shared.registry.remove(client),
+        Err(error) => {
+            error!(%error, "a session cannot be read; its will and its expiry are left alone");
+            shared.registry.offline(client, None);
+        }
+    }
+}
+
+/// A connection is gone and has not said what becomes of its session. Takes the gate.
+pub(super) async fn abandoned(shared: &Shared, client: &ByteString, mail: &Arc<Mail>) {
+    let _gate = shared.registry.gate(client).await;
+    // Whoever came in the meantime has found out by itself.
+    if matches!(shared.registry.holder(client), Holder::Connection(held) if Arc::ptr_eq(&held, mail)) {
+        leave(shared, client).await;
     }
 }
 

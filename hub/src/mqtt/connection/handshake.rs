@@ -302,7 +302,7 @@ async fn open(
     if let Err(refusal) = keep(shared, &mut session, &gone).await {
         // As it was: its document, or nothing.
         if session.kept == Kept::Whole {
-            shared.registry.offline(&client, sessions::next_due(&session));
+            sessions::leave(shared, &client).await;
         } else {
             sessions::end(shared, &session).await;
             shared.registry.remove(&client);

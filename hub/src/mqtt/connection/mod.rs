@@ -183,7 +183,15 @@ impl Connection {
         });
         let listener = &self.peer.listener.options.name;
         debug!(peer = %address, listener, client, reason = %close, "connection closed");
-        self.finish(close).await;
+        let (shared, client, mail) =
+            (Arc::clone(&self.shared), self.session.client.clone(), Arc::clone(&self.mail));
+        if AssertUnwindSafe(self.finish(close)).catch_unwind().await.is_err() {
+            error!(
+                client = &*client,
+                "a connection failed with a panic as it ended; its session is what was written last"
+            );
+            sessions::abandoned(&shared, &client, &mail).await;
+        }
     }
 
     /// Works until the connection is to end.
