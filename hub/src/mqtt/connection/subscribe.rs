@@ -8,7 +8,7 @@ use tracing::warn;
 use super::super::codec::topic::{self, Requested};
 use super::super::codec::{
     Packet, Qos, ReasonCode, RetainHandling, Suback, SubackProperties, Subscribe, SubscriptionId,
-    TopicRequest, Unsuback, Unsubscribe, Version, answer_bytes_min,
+    SubscriptionOptions, TopicRequest, Unsuback, Unsubscribe, Version, answer_bytes_min,
 };
 use super::super::limits::Limit;
 use super::super::session::{Cursor, Kept, RetainedPlace, Subscription, SubscriptionKey};
@@ -23,14 +23,21 @@ pub(super) enum Change {
 
 /// What became of one filter of a SUBSCRIBE.
 enum Outcome {
-    /// It is subscribed to; whether it was not before.
+    /// It is subscribed to; how it was before, if it was.
     Granted {
         key: SubscriptionKey,
-        new: bool,
+        before: Option<Box<Before>>,
         qos: Qos,
         retain: RetainHandling,
     },
     Refused(ReasonCode),
+}
+
+/// What a SUBSCRIBE changes of a subscription that there is.
+struct Before {
+    options: SubscriptionOptions,
+    id: Option<SubscriptionId>,
+    retained: Option<Box<RetainedPlace>>,
 }
 
 impl Connection {
@@ -53,20 +60,22 @@ impl Connection {
             outcomes.push(outcome);
         }
         for outcome in &outcomes {
-            if let Outcome::Granted { key, new, retain, .. } = *outcome {
-                self.wants_retained(key, new, retain).await;
+            if let Outcome::Granted { key, before, retain, .. } = outcome {
+                self.wants_retained(*key, before.is_none(), *retain).await;
             }
         }
         let granted = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Granted { .. }));
         if granted && let Err(error) = self.write_session().await {
             warn!(client = &*self.session.client, %error, "a subscription cannot be written");
-            for outcome in &mut outcomes {
-                match *outcome {
-                    Outcome::Granted { key, new: true, .. } => self.drop_subscription(key).await,
-                    Outcome::Granted { key, .. } => self.retain_none(key),
-                    Outcome::Refused(_) => {}
+            // The last first: one filter may be there twice.
+            for outcome in outcomes.iter_mut().rev() {
+                let refused = Outcome::Refused(ReasonCode::UNSPECIFIED_ERROR);
+                if let Outcome::Granted { key, before, .. } = std::mem::replace(outcome, refused) {
+                    match before {
+                        None => self.drop_subscription(key).await,
+                        Some(before) => self.restore(key, *before),
+                    }
                 }
-                *outcome = Outcome::Refused(ReasonCode::UNSPECIFIED_ERROR);
             }
         }
         let reasons = outcomes.iter().map(|outcome| match outcome {
@@ -80,8 +89,8 @@ impl Connection {
         let suback = Suback { id: subscribe.id, properties, reasons: reasons.collect() };
         self.send(&Packet::Suback(suback));
         for outcome in outcomes {
-            if let Outcome::Granted { key, new, .. } = outcome {
-                self.subscribed(key, new);
+            if let Outcome::Granted { key, before, .. } = outcome {
+                self.subscribed(key, before.is_none());
             }
         }
         Ok(())
@@ -143,9 +152,12 @@ impl Connection {
         if let Some(key) = self.session.subscriptions.find(&request.filter)
             && let Some(subscription) = self.session.subscriptions.get_mut(key)
         {
-            subscription.options = options;
-            subscription.id = id;
-            return Ok(Outcome::Granted { key, new: false, qos: options.qos, retain });
+            let before = Before {
+                options: std::mem::replace(&mut subscription.options, options),
+                id: std::mem::replace(&mut subscription.id, id),
+                retained: subscription.retained.clone(),
+            };
+            return Ok(Outcome::Granted { key, before: Some(Box::new(before)), qos: options.qos, retain });
         }
         if self.session.subscriptions.len() >= self.shared.options.subscriptions_per_session_max {
             self.shared.counters.reached(Limit::Subscriptions);
@@ -166,7 +178,7 @@ impl Connection {
         };
         let key = self.session.subscriptions.insert(subscription);
         self.shared.counters.subscribed(1);
-        Ok(Outcome::Granted { key, new: true, qos: options.qos, retain })
+        Ok(Outcome::Granted { key, before: None, qos: options.qos, retain })
     }
 
     /// Opens the queue of a filter; the place is its end.
@@ -213,7 +225,10 @@ impl Connection {
             let first = self.shared.store.retained(&filter, None, 1).await;
             // If they cannot be read, delivery says so.
             if first.is_ok_and(|first| first.is_empty()) {
-                return self.retain_none(key);
+                if let Some(subscription) = self.session.subscriptions.get_mut(key) {
+                    subscription.retained = None;
+                }
+                return;
             }
         }
         if let Some(subscription) = self.session.subscriptions.get_mut(key) {
@@ -221,10 +236,11 @@ impl Connection {
         }
     }
 
-    /// A subscription is sent no retained messages.
-    fn retain_none(&mut self, key: SubscriptionKey) {
+    /// A subscription is as it was.
+    fn restore(&mut self, key: SubscriptionKey, before: Before) {
         if let Some(subscription) = self.session.subscriptions.get_mut(key) {
-            subscription.retained = None;
+            let Before { options, id, retained } = before;
+            (subscription.options, subscription.id, subscription.retained) = (options, id, retained);
         }
     }
 
@@ -261,6 +277,8 @@ impl Connection {
     /// Writes the session without the subscriptions, answers, and then lets their queues go.
     async fn unsubscribe(&mut self, unsubscribe: Unsubscribe) -> Result<(), Close> {
         self.check_answer(unsubscribe.filters.len())?;
+        // If it cannot be written, it has to go on as it was.
+        let before = self.is_kept().then(|| self.session.clone());
         let (mut keys, mut gone) = (Vec::new(), Vec::new());
         let mut reasons = SmallVec::new();
         for filter in &unsubscribe.filters {
@@ -279,6 +297,9 @@ impl Connection {
             && let Err(error) = self.write_session_without(&gone).await
         {
             warn!(client = &*self.session.client, %error, "an unsubscription cannot be written");
+            if let Some(before) = before {
+                self.session = before;
+            }
             return Err(Close::Refused {
                 reason: ReasonCode::UNSPECIFIED_ERROR,
                 what: "the session cannot be written",
