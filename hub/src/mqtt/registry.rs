@@ -51,13 +51,13 @@ struct Letters {
     questions: Vec<oneshot::Sender<ClientInfo>>,
 }
 
-/// Somebody wants the connection to end.
-#[derive(Debug)]
+/// Somebody wants the connection to end, or several do.
+#[derive(Debug, Default)]
 pub(super) struct Kick {
-    /// Whether its session is to end as well.
+    /// Whether its session is to end as well: it is if one of them wants it.
     pub(super) end_session: bool,
     /// Told when that is done.
-    pub(super) done: oneshot::Sender<()>,
+    pub(super) done: Vec<oneshot::Sender<()>>,
 }
 
 impl Mail {
@@ -85,9 +85,15 @@ impl Mail {
     }
 
     /// Asks the connection to go, and its session too if it is to end. The answer comes when that is done, and
-    /// fails if the connection is gone already.
+    /// fails if the connection is gone already, or if too many have asked.
     pub(super) fn kick(&self, end_session: bool) -> oneshot::Receiver<()> {
-        self.write(|letters, done| letters.kick = Some(Kick { end_session, done }))
+        self.write(|letters, done| {
+            let kick = letters.kick.get_or_insert_default();
+            kick.end_session |= end_session;
+            if kick.done.len() < QUESTIONS_MAX {
+                kick.done.push(done);
+            }
+        })
     }
 
     /// Asks the connection how it is doing. The answer fails if it is gone, or if too many have asked.
@@ -512,6 +518,19 @@ mod tests {
         assert!(kicked.await.is_err(), "the connection was gone before it was done");
         mail.close();
         assert!(mail.ask().await.is_err() && mail.kick(false).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn all_who_want_a_connection_to_end_are_told_and_the_session_ends_if_one_wants_it() {
+        let mail = Mail::default();
+        let (first, second, third) = (mail.kick(false), mail.kick(true), mail.kick(false));
+        let Kick { end_session, done } = mail.kicked().unwrap();
+        assert!(end_session && mail.kicked().is_none());
+        done.into_iter().for_each(|done| done.send(()).unwrap());
+        assert!(first.await.is_ok() && second.await.is_ok() && third.await.is_ok());
+        let mut asked: Vec<_> = (0..=QUESTIONS_MAX).map(|_| mail.kick(false)).collect();
+        assert!(asked.pop().unwrap().await.is_err(), "one too many");
+        assert_eq!(mail.kicked().unwrap().done.len(), QUESTIONS_MAX);
     }
 
     #[tokio::test]

@@ -133,8 +133,10 @@ impl Connection {
                     self.session.expiry_s = 0;
                 }
                 self.put_down().await;
-                // Whoever wanted it may have gone.
-                let _ = done.send(());
+                for done in done {
+                    // Whoever wanted it may have gone.
+                    let _ = done.send(());
+                }
             }
             _ => self.put_down().await,
         }
