@@ -127,7 +127,11 @@ impl Connection {
         self.shared.counters.add(&mut self.tally);
         let told = close.reason().is_some() && self.output.is_empty();
         match close {
-            Close::TakenOver(reply) => self.hand_over(reply),
+            Close::TakenOver(reply) => {
+                if !self.hand_over(reply) {
+                    self.put_down().await;
+                }
+            }
             Close::Kicked(Kick { end_session, done }) => {
                 if end_session {
                     self.session.expiry_s = 0;
@@ -206,15 +210,21 @@ impl Connection {
         }
     }
 
-    /// Gives the session to the connection that wants it. If that one is gone in the meantime, it stays here.
-    fn hand_over(&mut self, reply: oneshot::Sender<Session>) {
+    /// Gives the session to the connection that wants it; whether that was still there to take it. If it was not, the session
+    /// stays here.
+    fn hand_over(&mut self, reply: oneshot::Sender<Session>) -> bool {
         self.session.offline_since_ms = Some(now_ms());
-        self.mail.close();
         let empty = Session::new(self.session.client.clone(), 0);
         let session = std::mem::replace(&mut self.session, empty);
-        // The other side holds the gate, and goes on with the document if this fails.
-        if reply.send(session).is_err() {
-            warn!(client = &*self.session.client, "nobody took a session over");
+        match reply.send(session) {
+            Ok(()) => {
+                self.mail.close();
+                true
+            }
+            Err(session) => {
+                self.session = session;
+                false
+            }
         }
     }
 
@@ -229,8 +239,10 @@ impl Connection {
             // Before each wait, the first too: what the bell was rung for may have been taken from it, and the letter left
             // unread, when something else ended the connection.
             self.mail.look();
-            if let Some(reply) = self.mail.taken_over() {
-                return self.hand_over(reply);
+            if let Some(reply) = self.mail.taken_over()
+                && self.hand_over(reply)
+            {
+                return;
             }
             tokio::select! {
                 gate = &mut gate => break gate,
