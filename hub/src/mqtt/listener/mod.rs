@@ -46,6 +46,8 @@ use super::shared::{Phase, Shared};
 
 /// How long to wait when the system has no more file descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// Connections accepted before the others on the thread have their turn: some milliseconds.
+const ACCEPTS_AT_ONCE: usize = 256;
 
 /// One address, and what holds for its connections.
 pub(super) struct Listener {
@@ -148,15 +150,20 @@ pub(super) async fn accept(
         };
         // All that wait: the system's queue of them is short, and what does not fit has to try again after a second.
         let failed = match ready {
-            Ok(mut ready) => loop {
-                match ready.try_io(|socket| accept_one(socket.get_ref())) {
-                    Ok(Ok((stream, address))) => {
-                        admit(stream, Peer::new(address, &listener), &shared, &threads);
+            Ok(mut ready) => 'all: {
+                for _ in 0..ACCEPTS_AT_ONCE {
+                    match ready.try_io(|socket| accept_one(socket.get_ref())) {
+                        Ok(Ok((stream, address))) => {
+                            admit(stream, Peer::new(address, &listener), &shared, &threads);
+                        }
+                        Ok(Err(error)) => break 'all Some(error),
+                        Err(_would_block) => break 'all None,
                     }
-                    Ok(Err(error)) => break Some(error),
-                    Err(_would_block) => break None,
                 }
-            },
+                // Those that wait still are next, after whoever else is on this thread.
+                tokio::task::yield_now().await;
+                None
+            }
             Err(error) => Some(error),
         };
         if let Some(error) = failed {
