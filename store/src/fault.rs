@@ -1,4 +1,4 @@
-//! Where the store touches files: unit tests make chosen calls fail or wait. Outside of them nothing is looked up.
+//! Where the store touches files: tests make chosen calls fail or wait. Outside of them nothing is looked up.
 
 /// What is about to be done to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,15 +34,17 @@ pub(crate) enum Point {
 }
 
 /// Fails or waits if a test said so.
-#[cfg(not(test))]
+#[cfg(not(any(test, feature = "faults")))]
 pub(crate) fn hit(_: Point, _: &std::path::Path) -> std::io::Result<()> {
     Ok(())
 }
 
-#[cfg(test)]
+#[cfg(feature = "faults")]
+pub(crate) use registry::Guard;
+#[cfg(any(test, feature = "faults"))]
 pub(crate) use registry::{fail_nth, hit, hold_nth};
 
-#[cfg(test)]
+#[cfg(any(test, feature = "faults"))]
 mod registry {
     use std::io;
     use std::path::{Path, PathBuf};

@@ -89,6 +89,9 @@ mod directory;
 mod documents;
 mod error;
 mod fault;
+#[cfg(feature = "faults")]
+#[doc(hidden)]
+pub mod faults;
 #[cfg(all(target_os = "linux", any(test, feature = "fuzzing")))]
 #[doc(hidden)]
 pub mod fuzzing;

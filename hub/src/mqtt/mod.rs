@@ -42,6 +42,8 @@ mod shared;
 mod stamp;
 mod stats;
 mod sys;
+#[cfg(test)]
+mod tests;
 pub(crate) mod transport;
 
 use std::net::SocketAddr;

@@ -1,0 +1,339 @@
+//! A broker whose store fails for a while, or whose connections are gone before they are answered: what cannot be brought about
+//! from outside.
+
+use bytes::BytesMut;
+use tempfile::TempDir;
+use tidemill_store::faults::{fail_documents, hold_documents};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::access::settings::Settings;
+use super::codec::{
+    Connack, Connect, ConnectProperties, Decoder, LastWill, Packet, Publish, PublishProperties, Qos,
+    ReasonCode, Subscribe, SubscribeProperties, SubscriptionId, SubscriptionOptions, TopicRequest,
+    Unsubscribe, UnsubscribeProperties, Version, WillProperties,
+};
+use super::registry::{Holder, Mail};
+use super::*;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+struct Hub {
+    broker: Broker,
+    dir: TempDir,
+}
+
+impl Hub {
+    async fn start() -> Hub {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(tidemill_store::Options::new(dir.path())).unwrap();
+        let options =
+            Options { listen: vec!["127.0.0.1:0".parse().unwrap()], threads: 2, ..Options::default() };
+        let access = Access::open(&Settings::default()).unwrap();
+        Hub { broker: Broker::start(options, access, store).await.unwrap(), dir }
+    }
+
+    /// Waits until the numbers are these.
+    async fn until(&self, what: &str, is_so: impl Fn(&BrokerStats) -> bool) {
+        let wait = async {
+            while !is_so(&self.broker.stats()) {
+                tokio::time::sleep(STOP_POLL).await;
+            }
+        };
+        timeout(LIMIT, wait).await.unwrap_or_else(|_| panic!("{what}: {:?}", self.broker.stats()));
+    }
+
+    /// Waits until a session has no connection.
+    async fn until_offline(&self, client: &str) {
+        let wait = async {
+            while !matches!(self.broker.shared.registry.holder(client), Holder::Document) {
+                tokio::time::sleep(STOP_POLL).await;
+            }
+        };
+        timeout(LIMIT, wait).await.unwrap_or_else(|_| panic!("`{client}` still has a connection"));
+    }
+}
+
+struct Client {
+    stream: TcpStream,
+    decoder: Decoder,
+    input: BytesMut,
+}
+
+impl Client {
+    /// Connects; what the hub says to that.
+    async fn open(hub: &Hub, connect: Connect) -> (Client, Connack) {
+        let stream = TcpStream::connect(hub.broker.addresses()[0]).await.unwrap();
+        let mut client =
+            Client { stream, decoder: Decoder::client(Version::V5, usize::MAX), input: BytesMut::new() };
+        client.send(&Packet::Connect(Box::new(connect))).await;
+        match client.next().await {
+            Some(Packet::Connack(connack)) => (client, *connack),
+            other => panic!("no CONNACK: {other:?}"),
+        }
+    }
+
+    /// The same, and it is let in.
+    async fn connect(hub: &Hub, connect: Connect) -> Client {
+        let (client, connack) = Client::open(hub, connect).await;
+        assert_eq!(connack.reason, ReasonCode::SUCCESS);
+        client
+    }
+
+    async fn send(&mut self, packet: &Packet) {
+        let mut bytes = BytesMut::new();
+        packet.encode(Version::V5, &mut bytes).unwrap();
+        self.stream.write_all(&bytes).await.unwrap();
+    }
+
+    /// The next packet; `None` at the end.
+    async fn next(&mut self) -> Option<Packet> {
+        let read = async {
+            loop {
+                if let Some(packet) = self.decoder.decode(&mut self.input).unwrap() {
+                    return Some(packet);
+                }
+                if self.stream.read_buf(&mut self.input).await.unwrap_or(0) == 0 {
+                    return None;
+                }
+            }
+        };
+        timeout(LIMIT, read).await.expect("nothing came")
+    }
+
+    async fn subscribe(&mut self, filter: &str, qos: Qos, number: u32) -> ReasonCode {
+        let options = SubscriptionOptions { qos, ..SubscriptionOptions::default() };
+        let properties =
+            SubscribeProperties { subscription_id: SubscriptionId::new(number), ..Default::default() };
+        let filters = vec![TopicRequest { filter: filter.into(), options }];
+        self.send(&Packet::Subscribe(Subscribe {
+            id: 1.try_into().unwrap(),
+            properties,
+            filters: filters.into(),
+        }))
+        .await;
+        match self.next().await {
+            Some(Packet::Suback(suback)) => suback.reasons[0],
+            other => panic!("no SUBACK: {other:?}"),
+        }
+    }
+
+    async fn publish(&mut self, topic: &str) {
+        let publish = Publish {
+            dup: false,
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            topic: topic.into(),
+            id: Some(7.try_into().unwrap()),
+            properties: PublishProperties::default(),
+            payload: "x".into(),
+        };
+        self.send(&Packet::Publish(publish)).await;
+    }
+
+    /// The next message; acknowledgements before it are passed over.
+    async fn message(&mut self) -> Publish {
+        loop {
+            match self.next().await {
+                Some(Packet::Publish(publish)) => return publish,
+                Some(Packet::Puback(_)) => {}
+                other => panic!("no message: {other:?}"),
+            }
+        }
+    }
+
+    /// Waits for the end.
+    async fn closed(mut self) {
+        while self.next().await.is_some() {}
+    }
+}
+
+/// A CONNECT for a session that lasts so many seconds.
+fn lasting(client: &str, expiry_s: u32) -> Connect {
+    Connect {
+        version: Version::V5,
+        clean_start: false,
+        keep_alive_s: 0,
+        client_id: client.into(),
+        will: None,
+        username: None,
+        password: None,
+        properties: ConnectProperties { session_expiry_s: Some(expiry_s), ..ConnectProperties::default() },
+    }
+}
+
+/// A CONNECT for a session that begins and ends here.
+fn clean(client: &str) -> Connect {
+    Connect { clean_start: true, ..lasting(client, 0) }
+}
+
+fn with_will(connect: Connect, delay_s: u32) -> Connect {
+    let will = LastWill {
+        topic: "will".into(),
+        payload: "gone".into(),
+        qos: Qos::AtLeastOnce,
+        retain: false,
+        properties: WillProperties { delay_s: Some(delay_s), ..WillProperties::default() },
+    };
+    Connect { will: Some(will), ..connect }
+}
+
+#[tokio::test]
+async fn a_session_that_cannot_be_written_at_its_connect_has_its_will_and_its_end() {
+    let hub = Hub::start().await;
+    let mut watcher = Client::connect(&hub, clean("watcher")).await;
+    watcher.subscribe("will", Qos::AtLeastOnce, 1).await;
+
+    // Taken over: the document still says that there is a connection.
+    let first = Client::connect(&hub, with_will(lasting("taken", 2), 1)).await;
+    let fault = fail_documents(hub.dir.path(), 1);
+    let (_, connack) = Client::open(&hub, lasting("taken", 2)).await;
+    assert_eq!((connack.reason, fault.has_struck()), (ReasonCode::UNSPECIFIED_ERROR, true));
+    first.closed().await;
+    assert_eq!(watcher.message().await.topic, "will");
+    hub.until("it expires", |stats| stats.persistent_sessions == 0).await;
+
+    // Come back to: it has been without a connection since before.
+    drop(Client::connect(&hub, with_will(lasting("back", 2), 1)).await);
+    hub.until_offline("back").await;
+    let fault = fail_documents(hub.dir.path(), 1);
+    let (_, connack) = Client::open(&hub, lasting("back", 2)).await;
+    assert_eq!((connack.reason, fault.has_struck()), (ReasonCode::UNSPECIFIED_ERROR, true));
+    assert_eq!(watcher.message().await.topic, "will");
+    hub.until("it expires", |stats| stats.persistent_sessions == 0).await;
+}
+
+#[tokio::test]
+async fn a_session_that_cannot_be_written_at_its_end_has_its_will_and_its_end() {
+    let hub = Hub::start().await;
+    let mut watcher = Client::connect(&hub, clean("watcher")).await;
+    watcher.subscribe("will", Qos::AtLeastOnce, 1).await;
+    let client = Client::connect(&hub, with_will(lasting("c", 2), 1)).await;
+    let fault = fail_documents(hub.dir.path(), 1);
+    drop(client);
+    hub.until_offline("c").await;
+    assert!(fault.has_struck());
+    assert_eq!(watcher.message().await.topic, "will");
+    hub.until("it expires", |stats| stats.persistent_sessions == 0).await;
+}
+
+#[tokio::test]
+async fn an_unsubscription_that_cannot_be_written_takes_nothing_away() {
+    let hub = Hub::start().await;
+    let mut client = Client::connect(&hub, lasting("c", 100)).await;
+    for filter in ["a", "$share/g/b"] {
+        assert_eq!(client.subscribe(filter, Qos::AtLeastOnce, 1).await, ReasonCode(1));
+    }
+    // This write fails, and the one when the connection ends does not.
+    let fault = fail_documents(hub.dir.path(), 1);
+    let filters = vec!["a".into(), "$share/g/b".into()];
+    let properties = UnsubscribeProperties::default();
+    client
+        .send(&Packet::Unsubscribe(Unsubscribe {
+            id: 2.try_into().unwrap(),
+            properties,
+            filters: filters.into(),
+        }))
+        .await;
+    client.closed().await;
+    assert!(fault.has_struck());
+    hub.until_offline("c").await;
+
+    let (mut client, connack) = Client::open(&hub, lasting("c", 100)).await;
+    assert!(connack.session_present);
+    for topic in ["a", "b"] {
+        client.publish(topic).await;
+        assert_eq!(client.message().await.topic, topic);
+    }
+    drop(client);
+    let _client = Client::connect(&hub, clean("c")).await;
+    hub.until("all is given back", |stats| stats.subscriptions == 0).await;
+}
+
+#[tokio::test]
+async fn a_subscription_that_cannot_be_changed_stays_as_it_was() {
+    let hub = Hub::start().await;
+    let mut client = Client::connect(&hub, lasting("c", 100)).await;
+    assert_eq!(client.subscribe("a", Qos::AtLeastOnce, 1).await, ReasonCode(1));
+    let fault = fail_documents(hub.dir.path(), 1);
+    assert_eq!(client.subscribe("a", Qos::AtMostOnce, 2).await, ReasonCode::UNSPECIFIED_ERROR);
+    assert!(fault.has_struck());
+    client.publish("a").await;
+    let message = client.message().await;
+    assert_eq!(message.qos, Qos::AtLeastOnce);
+    assert_eq!(message.properties.subscription_ids, [SubscriptionId::new(1).unwrap()]);
+}
+
+#[tokio::test]
+async fn a_session_that_nobody_takes_over_after_all_is_put_down() {
+    let hub = Hub::start().await;
+    let registry = &hub.broker.shared.registry;
+    let mut client = Client::connect(&hub, lasting("c", 100)).await;
+    client.subscribe("a", Qos::AtLeastOnce, 1).await;
+    let gate = registry.gate("c").await;
+    let Holder::Connection(mail) = registry.holder("c") else { panic!("it has no connection") };
+    drop(mail.take_over());
+    client.closed().await;
+    drop(gate);
+    hub.until_offline("c").await;
+    let (client, connack) = Client::open(&hub, clean("c")).await;
+    assert!(!connack.session_present);
+    hub.until("all is given back", |stats| stats.subscriptions == 0).await;
+    drop(client);
+}
+
+#[tokio::test]
+async fn a_session_whose_connection_failed_as_it_ended_ends_by_itself() {
+    let hub = Hub::start().await;
+    let shared = &hub.broker.shared;
+    drop(Client::connect(&hub, lasting("c", 1)).await);
+    hub.until_offline("c").await;
+    let (client, mail) = ("c".into(), Arc::new(Mail::default()));
+    shared.registry.online(&client, Arc::clone(&mail));
+    mail.close();
+    // That of another connection is its own matter.
+    sessions::abandoned(shared, &client, &Arc::default()).await;
+    assert!(matches!(shared.registry.holder("c"), Holder::Connection(_)));
+    sessions::abandoned(shared, &client, &mail).await;
+    hub.until("it expires", |stats| stats.persistent_sessions == 0).await;
+}
+
+#[tokio::test]
+async fn what_is_due_waits_for_nobody() {
+    let hub = Hub::start().await;
+    let registry = &hub.broker.shared.registry;
+    drop(Client::connect(&hub, lasting("held", 2)).await);
+    hub.until_offline("held").await;
+    let gate = registry.gate("held").await;
+    // Those are due after it, and have other gates.
+    for client in (0..20).map(|number| number.to_string()) {
+        if registry.try_gate(&client).is_some() {
+            drop(Client::connect(&hub, lasting(&client, 3)).await);
+            hub.until_offline(&client).await;
+        }
+    }
+    hub.until("all but one expire", |stats| stats.persistent_sessions <= 1).await;
+    assert!(matches!(registry.holder("held"), Holder::Document));
+    drop(gate);
+    hub.until("the last one expires too", |stats| stats.persistent_sessions == 0).await;
+}
+
+#[tokio::test]
+async fn whoever_sends_a_client_away_while_it_goes_gets_what_was_asked_for() {
+    let hub = Hub::start().await;
+    let client = Client::connect(&hub, lasting("c", 100)).await;
+    let slow = hold_documents(hub.dir.path());
+    let first = hub.broker.kick("c", false);
+    let second = async {
+        while !slow.has_struck() {
+            tokio::time::sleep(STOP_POLL).await;
+        }
+        let kick = hub.broker.kick("c", true);
+        let (ended, ()) = tokio::join!(kick, async { drop(slow) });
+        ended
+    };
+    assert_eq!(tokio::join!(first, second), (Ok(()), Ok(())));
+    client.closed().await;
+    assert_eq!(hub.broker.stats().sessions, 0);
+}

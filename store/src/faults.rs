@@ -1,0 +1,31 @@
+//! What the tests of others call: documents that cannot be written for a while, or take long. Not a part of the interface.
+
+use std::path::Path;
+
+use crate::fault::{Guard, Point, fail_nth, hold_nth};
+
+const ENOSPC: i32 = 28;
+
+/// Writes that are to fail or to wait, until it is dropped.
+#[derive(Debug)]
+pub struct Fault(Vec<Guard>);
+
+impl Fault {
+    /// Whether all of them have come.
+    #[must_use]
+    pub fn has_struck(&self) -> bool {
+        self.0.iter().all(Guard::struck)
+    }
+}
+
+/// Makes the next `count` writes of documents and cursors of the store in `dir` fail, as on a disk that is full.
+#[must_use]
+pub fn fail_documents(dir: &Path, count: usize) -> Fault {
+    Fault((0..count).map(|_| fail_nth(dir, Point::MetaWrite, 1, ENOSPC)).collect())
+}
+
+/// Makes the next one wait until what this returns is dropped.
+#[must_use]
+pub fn hold_documents(dir: &Path) -> Fault {
+    Fault(vec![hold_nth(dir, Point::MetaWrite, 1)])
+}
