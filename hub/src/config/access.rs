@@ -325,7 +325,8 @@ fn actions_of(node: &Node, problems: &mut Vec<Diagnostic>) -> Vec<Action> {
         problems.push(match (named(node), node.as_str()) {
             (Some(action), _) => {
                 let action = action.name();
-                let problem = node.diagnostic(format!("`{action}` is an action, and here is a list of them"));
+                let problem =
+                    node.diagnostic(format!("`{action}` is one action, and a list of them is needed"));
                 problem.with_hint(format!("put it in brackets: `[{action}]`"))
             }
             (None, Some(word)) => node.diagnostic(format!("`{word}` is no action")).with_hint(HINT),
@@ -448,7 +449,7 @@ mod tests {
     #[test]
     fn a_mistake_in_the_only_rule_is_one_problem() {
         for (actions, told, hint) in [
-            ("publish", "`publish` is an action", "`[publish]`"),
+            ("publish", "`publish` is one action", "`[publish]`"),
             ("read", "`read` is no action", "`all`, or a list"),
             ("[read]", "`read` is no action", "`all`, or a list"),
             ("", "expected a list of actions, found", "`all`, or a list"),

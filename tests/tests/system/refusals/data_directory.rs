@@ -47,6 +47,16 @@ async fn one_that_another_process_has() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_cannot_be_made() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("file"), "").unwrap();
+    for place in ["/proc/tidemill", "file/data"] {
+        let ended = serve(dir.path(), Path::new(place)).await;
+        assert_refused(&ended, &[place, "cannot be made", "choose one below a directory"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_is_free_again_after_a_kill() {
     let mut hub = Tidemill::start("").await;
     hub.kill();
