@@ -59,7 +59,7 @@ pub struct InFlight {
 pub struct Window {
     /// By identifier less one. As long as the highest identifier used so far.
     slots: Vec<Option<InFlight>>,
-    /// Identifiers of `slots` that are free.
+    /// Identifiers of `slots` that are free, and perhaps some that were restored since: whoever takes one looks.
     free: VecDeque<u16>,
     in_flight: u32,
     /// Those of them that are still to be sent again.
@@ -107,7 +107,10 @@ impl Window {
     /// Sends one more message with `qos` (1 or 2). `None` when every identifier is in use; how many may be
     /// in flight is for the caller to say.
     pub fn send(&mut self, sources: Sources, pointer: Pointer, qos: Qos, retain: bool) -> Option<PacketId> {
-        let id = match self.free.pop_front() {
+        let slots = &self.slots;
+        let is_free = |id: &u16| matches!(slots.get(usize::from(*id) - 1), Some(None));
+        let free = std::iter::from_fn(|| self.free.pop_front()).find(is_free);
+        let id = match free {
             Some(id) => id,
             None => {
                 let id = u16::try_from(self.slots.len() + 1).ok()?;
@@ -226,7 +229,6 @@ impl Window {
             }
             _ => return false,
         }
-        self.free.retain(|free| *free != id.get());
         self.sequence += 1;
         self.in_flight += 1;
         true
