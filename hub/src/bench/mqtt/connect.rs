@@ -13,7 +13,7 @@ use crate::mqtt::codec::Qos;
 const CONNECTIONS: usize = 10_000;
 
 /// Timed: from the first SYN to the last CONNACK, where nobody waits for anybody: a fleet that comes back after an
-/// outage. Memory: what the broker's resident memory has grown by from before
+/// outage. What the clients themselves need, sockets and packets, is made before. Memory: what the broker's resident memory has grown by from before
 /// the first connection to when each has subscribed to a topic of its own and the broker has had time to give back what
 /// it needed meanwhile.
 pub(super) fn measure(target: &Target, size: &Size) -> Result<Outcome> {
@@ -26,8 +26,11 @@ pub(super) fn measure(target: &Target, size: &Size) -> Result<Outcome> {
     let before = resident()?;
     let mut net = Net::new(target)?;
     net.reserve(count)?;
+    for number in 0..count {
+        net.prepare(&session(number))?;
+    }
     let began = Used::now(target)?;
-    net.storm((0..count).map(session), &mut Nothing)?;
+    net.storm(&mut Nothing)?;
     let opened = Used::now(target)?;
 
     let mut outcome = Outcome::new(Scenario::Connect);

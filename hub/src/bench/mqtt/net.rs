@@ -160,8 +160,15 @@ impl Net {
 
     /// Begins a connection. Its number is one more than that of the one before, from 0.
     pub(super) fn open(&mut self, session: &Session) -> Result<usize> {
+        let number = self.prepare(session)?;
+        self.connect(number)?;
+        Ok(number)
+    }
+
+    /// Makes all that a connection needs but the connection.
+    pub(super) fn prepare(&mut self, session: &Session) -> Result<usize> {
         let Target { address, version, .. } = self.target;
-        let stream = begin_connecting(address).map_err(|error| self.connect_error(&error))?;
+        let stream = socket(address)?;
         let number = self.connections.len();
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         epoll::add(&self.epoll, &stream, EventData::new_u64(number as u64), flags)
@@ -178,9 +185,28 @@ impl Net {
             ending: false,
             listed: true,
         }));
+        Ok(number)
+    }
+
+    /// Begins a connection that was prepared.
+    fn connect(&mut self, number: usize) -> Result<()> {
+        let Some(Some(connection)) = self.connections.get(number) else { return Ok(()) };
+        match rustix::net::connect(&connection.stream, &self.target.address) {
+            Ok(()) | Err(Errno::INPROGRESS) => {}
+            Err(error) => return Err(self.connect_error(&error.into())),
+        }
         self.to_write.push(number);
         self.opening += 1;
-        Ok(number)
+        Ok(())
+    }
+
+    /// Opens all connections that were prepared, as devices do that come back after an outage: all have asked for theirs
+    /// before the first is answered.
+    pub(super) fn storm(&mut self, receive: &mut impl Receive) -> Result<()> {
+        for number in 0..self.connections.len() {
+            self.connect(number)?;
+        }
+        self.open_all([], receive)
     }
 
     /// Opens these connections, a bounded number at a time, and waits until all are.
@@ -189,34 +215,16 @@ impl Net {
         sessions: impl IntoIterator<Item = Session>,
         receive: &mut impl Receive,
     ) -> Result<()> {
-        self.open_each(sessions, OPENING_MAX, receive)
-    }
-
-    /// Opens these connections as devices do that come back after an outage, which do not wait for each other.
-    pub(super) fn storm(
-        &mut self,
-        sessions: impl IntoIterator<Item = Session>,
-        receive: &mut impl Receive,
-    ) -> Result<()> {
-        self.open_each(sessions, usize::MAX, receive)
-    }
-
-    fn open_each(
-        &mut self,
-        sessions: impl IntoIterator<Item = Session>,
-        opening_max: usize,
-        receive: &mut impl Receive,
-    ) -> Result<()> {
         let mut sessions = sessions.into_iter().peekable();
         let mut since = (self.open, Instant::now());
         while self.opening > 0 || sessions.peek().is_some() {
-            let room = opening_max.saturating_sub(self.opening).min(OPENING_MAX);
-            for session in sessions.by_ref().take(room) {
+            while self.may_open()
+                && let Some(session) = sessions.next()
+            {
                 self.open(&session)?;
             }
             self.flush()?;
-            let more = self.opening < opening_max && sessions.peek().is_some();
-            self.turn(if more { Duration::ZERO } else { TURN }, receive)?;
+            self.turn(TURN, receive)?;
             if since.0 != self.open {
                 since = (self.open, Instant::now());
             } else if since.1.elapsed() > PATIENCE {
@@ -473,12 +481,10 @@ impl Connection {
 }
 
 /// A socket that is connecting. Whether it succeeds is told by its first event.
-fn begin_connecting(address: SocketAddr) -> io::Result<TcpStream> {
+/// A socket for a connection to this address.
+fn socket(address: SocketAddr) -> io::Result<TcpStream> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
     set_tcp_nodelay(&socket, true)?;
-    match rustix::net::connect(&socket, &address) {
-        Ok(()) | Err(Errno::INPROGRESS) => Ok(TcpStream::from(socket)),
-        Err(error) => Err(error.into()),
-    }
+    Ok(TcpStream::from(socket))
 }
