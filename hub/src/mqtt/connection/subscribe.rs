@@ -277,13 +277,14 @@ impl Connection {
     /// Writes the session without the subscriptions, answers, and then lets their queues go.
     async fn unsubscribe(&mut self, unsubscribe: Unsubscribe) -> Result<(), Close> {
         self.check_answer(unsubscribe.filters.len())?;
-        // If it cannot be written, it has to go on as it was.
-        let before = self.is_kept().then(|| self.session.clone());
+        let mut before = None;
         let (mut keys, mut gone) = (Vec::new(), Vec::new());
         let mut reasons = SmallVec::new();
         for filter in &unsubscribe.filters {
             reasons.push(match self.session.subscriptions.find(filter) {
                 Some(key) => {
+                    // If it cannot be written, it has to go on as it was.
+                    before.get_or_insert_with(|| self.session.clone());
                     gone.extend(self.forget_subscription(key));
                     keys.push(key);
                     ReasonCode::SUCCESS
