@@ -4,9 +4,13 @@ use std::time::{Duration, Instant};
 
 use tidemill_tests::mqtt::Level;
 use tidemill_tests::services::Tidemill;
+use tidemill_tests::wait;
 
-use crate::hubs::hub;
+use crate::hubs::{hub, hub_with};
 use crate::wire::*;
+
+/// How long something may take that must happen.
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// A client that hears of wills to a topic.
 async fn watcher(hub: &Tidemill, level: Level, topic: &str) -> Wire {
@@ -272,6 +276,29 @@ async fn a_goodbye_counts_though_the_client_has_not_read_everything() {
         drop(wire);
         // The hub has noticed when another may have the identifier without taking it over.
         Wire::connect(&hub, level, &at(level, "will-slow")).await.disconnect().await;
+        no_will(&mut watcher, &topic).await;
+    }
+}
+
+#[tokio::test]
+async fn a_goodbye_counts_of_a_client_that_is_given_up() {
+    let hub = hub_with("out_buffer_bytes_max: 64KiB").await;
+    for level in BOTH {
+        let (topic, much) = (at(level, "will/given-up"), at(level, "will/much"));
+        let mut watcher = watcher(&hub, level, &topic).await;
+        let client = connect(level, at(level, "will-given-up")).keep_alive(1).will(&topic, "gone", 0);
+        let mut wire = Wire::with(&hub, &client).await;
+        wire.subscribe(&much, 0).await;
+        for _ in 0..16 {
+            watcher.publish(publish(&much, vec![b'x'; 1_000_000])).await;
+        }
+        // It stays, and reads nothing: the hub sees no more of it than silence.
+        wire.send(&DISCONNECT).await;
+        wait::until("the hub gives it up", LIMIT, async || {
+            let (status, _) = hub.get(&format!("/api/v1/clients/{}", at(level, "will-given-up"))).await;
+            (status == 404).then_some(())
+        })
+        .await;
         no_will(&mut watcher, &topic).await;
     }
 }

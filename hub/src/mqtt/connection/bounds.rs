@@ -153,7 +153,7 @@ impl Connection {
                 self.shared.counters.reached(limit);
                 info!(client, limit = limit.key(), "a slow subscriber is disconnected; its session stays");
                 let what = "a subscription is too far behind (lag_messages_max or lag_time_max)";
-                return Err(Close::Refused { reason: ReasonCode::QUOTA_EXCEEDED, what });
+                return Err(Close::GivenUp { reason: ReasonCode::QUOTA_EXCEEDED, what });
             }
             LagPolicy::Skip => {
                 let Some(subscription) = self.session.subscriptions.get_mut(key) else { return Ok(()) };

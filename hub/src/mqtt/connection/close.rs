@@ -42,6 +42,13 @@ pub(super) enum Close {
         /// The reason for people.
         what: &'static str,
     },
+    /// It is silent, or does not read, for longer than it may.
+    GivenUp {
+        /// The reason code.
+        reason: ReasonCode,
+        /// The reason for people.
+        what: &'static str,
+    },
     /// Another connection wants the session.
     TakenOver(oneshot::Sender<Session>),
     /// Somebody who runs the hub wants it.
@@ -57,7 +64,9 @@ impl fmt::Display for Close {
             Close::Goodbye { with_will: true } => f.write_str("disconnected with its will"),
             Close::Gone => f.write_str("closed by the client without DISCONNECT"),
             Close::Lost(error) => write!(f, "{error}"),
-            Close::Refused { reason, what } => write!(f, "{reason}: {what}"),
+            Close::Refused { reason, what } | Close::GivenUp { reason, what } => {
+                write!(f, "{reason}: {what}")
+            }
             Close::TakenOver(_) => f.write_str("session taken over"),
             Close::Kicked(_) => f.write_str("sent away"),
             Close::ShuttingDown => f.write_str("server shutting down"),
@@ -70,7 +79,7 @@ impl Close {
     fn reason(&self) -> Option<(ReasonCode, &'static str)> {
         match self {
             Close::Goodbye { .. } | Close::Gone | Close::Lost(_) => None,
-            Close::Refused { reason, what } => Some((*reason, what)),
+            Close::Refused { reason, what } | Close::GivenUp { reason, what } => Some((*reason, what)),
             Close::TakenOver(_) => {
                 Some((ReasonCode::SESSION_TAKEN_OVER, "another connection uses this client identifier"))
             }
@@ -87,7 +96,7 @@ impl Connection {
     /// Ends the connection in order: what the client sent is acknowledged, it is told why, and its
     /// session is handed over, written down or ended.
     pub(super) async fn finish(mut self: Box<Self>, close: Close) {
-        if matches!(close, Close::Refused { .. })
+        if matches!(close, Close::Refused { .. } | Close::GivenUp { .. })
             && let Some((reason, _)) = close.reason()
         {
             self.shared.counters.refuse(reason);
@@ -95,9 +104,11 @@ impl Connection {
         let goodbye = match close {
             Close::Goodbye { with_will } => !with_will,
             Close::Gone | Close::Refused { .. } => false,
-            Close::Lost(_) | Close::TakenOver(_) | Close::Kicked(_) | Close::ShuttingDown => {
-                self.read_rest().await
-            }
+            Close::GivenUp { .. }
+            | Close::Lost(_)
+            | Close::TakenOver(_)
+            | Close::Kicked(_)
+            | Close::ShuttingDown => self.read_rest().await,
         };
         if goodbye {
             self.session.will = None;

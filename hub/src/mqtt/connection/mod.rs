@@ -302,7 +302,7 @@ impl Connection {
             Event::Bell(tokens) => self.hear(&tokens)?,
             Event::Stored(stored) => self.acknowledge(stored)?,
             Event::Silence => {
-                return Err(Close::Refused {
+                return Err(Close::GivenUp {
                     reason: ReasonCode::KEEP_ALIVE_TIMEOUT,
                     what: "nothing came for one and a half times the keep alive",
                 });
