@@ -24,14 +24,14 @@ TEST_ARGS ?=
 .PHONY: help
 help: ## this list
 	@echo 'make TARGET, where TARGET is one of'
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
 
 .PHONY: demo
 demo: build ## install what is missing, build, and run the demo: 1,000 vehicles into one hub (DEMO_ARGS)
 	@$(TIDEMILL) demo $(DEMO_ARGS)
 
 .PHONY: bench-store
-bench-store: build ## build, and measure the store beside what this machine's disk can do: some 20 minutes (BENCH_ARGS)
+bench-store: build ## build, and measure the store beside what this machine's disk can do: some 5 minutes (BENCH_ARGS)
 	@$(TIDEMILL) bench store $(BENCH_ARGS)
 
 .PHONY: bench-mqtt
