@@ -34,6 +34,12 @@ impl Hub {
         Hub { broker: Broker::start(options, access, store).await.unwrap(), dir }
     }
 
+    /// Ends it in order. Left to the end of the process, its index would still be at work while the process takes its libraries down.
+    async fn stop(self) {
+        self.broker.stop(LIMIT).await;
+        self.broker.shared.store.close().await.unwrap();
+    }
+
     /// Waits until the numbers are these.
     async fn until(&self, what: &str, is_so: impl Fn(&BrokerStats) -> bool) {
         let wait = async {
@@ -202,6 +208,7 @@ async fn a_session_that_cannot_be_written_at_its_connect_has_its_will_and_its_en
     assert_eq!((connack.reason, fault.has_struck()), (ReasonCode::UNSPECIFIED_ERROR, true));
     assert_eq!(watcher.message().await.topic, "will");
     hub.until("it expires", |stats| stats.persistent_sessions == 0).await;
+    hub.stop().await;
 }
 
 #[tokio::test]
@@ -216,6 +223,7 @@ async fn a_session_that_cannot_be_written_at_its_end_has_its_will_and_its_end() 
     assert!(fault.has_struck());
     assert_eq!(watcher.message().await.topic, "will");
     hub.until("it expires", |stats| stats.persistent_sessions == 0).await;
+    hub.stop().await;
 }
 
 #[tokio::test]
@@ -249,6 +257,7 @@ async fn an_unsubscription_that_cannot_be_written_takes_nothing_away() {
     drop(client);
     let _client = Client::connect(&hub, clean("c")).await;
     hub.until("all is given back", |stats| stats.subscriptions == 0).await;
+    hub.stop().await;
 }
 
 #[tokio::test]
@@ -263,6 +272,7 @@ async fn a_subscription_that_cannot_be_changed_stays_as_it_was() {
     let message = client.message().await;
     assert_eq!(message.qos, Qos::AtLeastOnce);
     assert_eq!(message.properties.subscription_ids, [SubscriptionId::new(1).unwrap()]);
+    hub.stop().await;
 }
 
 #[tokio::test]
@@ -274,13 +284,14 @@ async fn a_session_that_nobody_takes_over_after_all_is_put_down() {
     let gate = registry.gate("c").await;
     let Holder::Connection(mail) = registry.holder("c") else { panic!("it has no connection") };
     drop(mail.take_over());
-    client.closed().await;
     drop(gate);
+    client.closed().await;
     hub.until_offline("c").await;
     let (client, connack) = Client::open(&hub, clean("c")).await;
     assert!(!connack.session_present);
     hub.until("all is given back", |stats| stats.subscriptions == 0).await;
     drop(client);
+    hub.stop().await;
 }
 
 #[tokio::test]
@@ -297,6 +308,7 @@ async fn a_session_whose_connection_failed_as_it_ended_ends_by_itself() {
     assert!(matches!(shared.registry.holder("c"), Holder::Connection(_)));
     sessions::abandoned(shared, &client, &mail).await;
     hub.until("it expires", |stats| stats.persistent_sessions == 0).await;
+    hub.stop().await;
 }
 
 #[tokio::test]
@@ -317,6 +329,7 @@ async fn what_is_due_waits_for_nobody() {
     assert!(matches!(registry.holder("held"), Holder::Document));
     drop(gate);
     hub.until("the last one expires too", |stats| stats.persistent_sessions == 0).await;
+    hub.stop().await;
 }
 
 #[tokio::test]
@@ -336,4 +349,5 @@ async fn whoever_sends_a_client_away_while_it_goes_gets_what_was_asked_for() {
     assert_eq!(tokio::join!(first, second), (Ok(()), Ok(())));
     client.closed().await;
     assert_eq!(hub.broker.stats().sessions, 0);
+    hub.stop().await;
 }

@@ -299,14 +299,14 @@ pub(super) async fn write_last(stream: &mut Transport, output: &mut Output) -> u
     if output.is_empty() {
         stream.close();
         write_until(stream, output, until).await;
-        stream.end_writing();
     }
     written
 }
 
-/// Waits until the client ends the connection as well, for a short while: closed before, with something unread, it
-/// would take from the client what it was sent last (RFC 1122, 4.2.2.13).
+/// Ends the connection, and waits until the client ends it as well, for a short while: closed before, with something
+/// unread, it would take from the client what it was sent last (RFC 1122, 4.2.2.13).
 pub(super) async fn linger(stream: &mut Transport) {
+    stream.end_writing();
     // Whoever does not end it in time is closed all the same.
     let _ = timeout(LINGER_MAX, stream.discard()).await;
 }
