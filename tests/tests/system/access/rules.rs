@@ -184,6 +184,9 @@ async fn a_user_gets_nothing_of_a_session_of_nobody_that_it_may_not_read() {
 async fn a_command_explains_what_decides() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("t.yaml"), CONFIGURATION).unwrap();
+    for (user, password) in USERS {
+        passwd(dir.path(), user, password, &[]);
+    }
     let check = async |arguments: &[&str]| {
         let mut all = vec!["access", "check", "--config", "t.yaml"];
         all.extend(arguments);
