@@ -181,7 +181,7 @@ fn serve_publish_tail_why_reload_and_stop() {
     assert!(stdout(&store(&["stats", "--json"])).contains("\"index_bytes\""));
     assert_eq!(stdout(&store(&["dump", position, "--raw"])), r#"{"temp":11}"#);
     let missing = store(&["stats", "--data-dir", "nowhere"]);
-    assert!(stderr(&missing).contains("no data directory"), "{}", stderr(&missing));
+    assert!(stderr(&missing).contains("data directory nowhere does not exist"), "{}", stderr(&missing));
     assert!(!dir.path().join("nowhere").exists());
 }
 

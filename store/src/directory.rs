@@ -74,7 +74,10 @@ impl Directory {
 
     /// Locks a directory that is there, and changes nothing else in it.
     pub(crate) fn find(path: &Path) -> Result<Self> {
-        let missing = || StoreError::NoDirectory { dir: path.to_owned() };
+        let missing = || match path.exists() {
+            true => StoreError::NoDirectory { dir: path.to_owned() },
+            false => StoreError::Absent { dir: path.to_owned() },
+        };
         read_format(path)?.ok_or_else(missing)?;
         let lock = lock(path)?;
         // Read once more: whoever had the lock may have written it.

@@ -99,6 +99,12 @@ pub enum StoreError {
         /// The directory.
         dir: PathBuf,
     },
+    /// Nothing is there where a data directory was looked for.
+    #[error("data directory {dir} does not exist; name the one that `tidemill serve` uses")]
+    Absent {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// No record begins at a position.
     #[error("no record begins at position {0}; take one that was printed with a record")]
     NoRecord(Position),

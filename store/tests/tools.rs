@@ -199,6 +199,9 @@ async fn what_is_whole_is_found_whole_and_not_touched(shards: u16) {
     let error = tools::verify(empty.path(), 20, &mut |_| {}).unwrap_err();
     assert!(matches!(error, StoreError::NoDirectory { .. }), "{error}");
     assert!(files(empty.path()).is_empty());
+    let error = tools::verify(&empty.path().join("nowhere"), 20, &mut |_| {}).unwrap_err();
+    assert!(matches!(error, StoreError::Absent { .. }), "{error}");
+    assert!(files(empty.path()).is_empty());
 }
 
 async fn a_flipped_bit_is_found(shards: u16) {
