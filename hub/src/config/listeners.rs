@@ -33,7 +33,7 @@ pub(super) fn check(mqtt: &Node, options: &mqtt::Options, access: &Settings) -> 
         let key = |key| node.get(key).unwrap_or(node);
         let before = all.get(..options.listen.len() + at).unwrap_or_default();
         if let Err(error) = listener.check(before) {
-            found.problems.push(key(error.key).diagnostic(error.to_string()));
+            found.problems.push(key(error.key).diagnostic(error.to_string()).with_hint_if(error.hint));
         }
         let sources =
             listener.authentication.as_ref().map_or(!access.authentication.is_empty(), |own| !own.is_empty());

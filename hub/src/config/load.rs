@@ -210,8 +210,13 @@ fn with_example(mut problem: Diagnostic) -> Diagnostic {
     problem.with_hint("write an IP address and a port, as in `127.0.0.1:1883`")
 }
 
+/// The value of a section's key, if it is written.
+fn written<'a>(main: &'a Node, section: &str, key: &str) -> Option<&'a Node> {
+    main.get(section)?.get(key)
+}
+
 /// The value of a section's key, or what comes nearest to it.
-fn at<'a>(main: &'a Node, section: &str, key: &str) -> &'a Node {
+pub(super) fn at<'a>(main: &'a Node, section: &str, key: &str) -> &'a Node {
     let section = main.get(section);
     section.and_then(|section| section.get(key)).or(section).unwrap_or(main)
 }
@@ -251,8 +256,17 @@ fn useless(main: &Node, log: &LogSettings, http: &HttpSettings, logs: &Telemetry
 fn mismatch(main: &Node, mqtt: &mqtt::Options, store: &tidemill_store::Options) -> Vec<Diagnostic> {
     // Listeners have been looked at one by one.
     let wrong = mqtt.wrong().into_iter().filter(|error| error.key != "listeners");
-    let mut problems: Vec<Diagnostic> =
-        wrong.map(|error| at(main, "mqtt", error.key).diagnostic(error.to_string())).collect();
+    let place = |error: &mqtt::OptionError| {
+        let other = error.above.and_then(|other| written(main, "mqtt", other));
+        let other = other.filter(|_| written(main, "mqtt", error.key).is_none());
+        other.unwrap_or_else(|| at(main, "mqtt", error.key))
+    };
+    let mut problems: Vec<Diagnostic> = wrong
+        .map(|error| {
+            let hint = error.above.map(|other| format!("raise `{}` or lower `{other}`", error.key));
+            place(&error).diagnostic(error.to_string()).with_hint_if(hint)
+        })
+        .collect();
     if !problems.is_empty() {
         return problems;
     }
@@ -265,7 +279,9 @@ fn mismatch(main: &Node, mqtt: &mqtt::Options, store: &tidemill_store::Options) 
         "`mqtt.packet_bytes_max` ({packet}) does not fit into `log.record_bytes_max` ({record}) with the \
          {RECORD_EXTRA_BYTES} bytes that a record has beside the packet"
     );
-    let node = at(main, "mqtt", "packet_bytes_max");
+    // One of them is written: the defaults go together.
+    let packet_node = written(main, "mqtt", "packet_bytes_max");
+    let node = packet_node.unwrap_or_else(|| at(main, "log", "record_bytes_max"));
     problems.push(node.diagnostic(message).with_hint("lower the one or raise the other"));
     problems
 }
@@ -553,6 +569,56 @@ mod tests {
              - { name: far, address: \"0.0.0.0:2\" }\n    - { name: near, address: \"127.0.0.1:3\" }\n"
         ));
         insta::assert_snapshot!(problems("mqtt: { listeners: [ { name: a, adress: \"127.0.0.1:1\" } ] }\n"));
+    }
+
+    #[test]
+    fn sizes_that_do_not_go_together_are_told_where_one_is_written() {
+        for (text, place, words) in [
+            (
+                "mqtt:\n  threads: 2\n  payload_bytes_max: 2MiB\n",
+                "tidemill.yaml:3:22",
+                "raise `packet_bytes_max`",
+            ),
+            (
+                "mqtt:\n  threads: 2\n  packet_bytes_max: 1MiB\n",
+                "tidemill.yaml:3:21",
+                "raise `packet_bytes_max`",
+            ),
+            ("log:\n  shards: 2\n  record_bytes_max: 1MiB\n", "tidemill.yaml:3:21", "lower the one"),
+            (
+                "mqtt:\n  threads: 2\n  packet_bytes_max: 300MiB\nlog: { record_bytes_max: 1MiB }\n",
+                "tidemill.yaml:3:21",
+                "lower the one",
+            ),
+            ("mqtt:\n  threads: 2\n  topic_bytes_max: 65536\n", "tidemill.yaml:3:20", "MQTT allows 65535"),
+        ] {
+            let told = problems(text);
+            assert!(told.contains(place) && told.contains(words), "{text}{told}");
+            assert_eq!(told.matches('×').count(), 1, "{told}");
+        }
+    }
+
+    #[test]
+    fn origins_are_as_browsers_say_them() {
+        let told = |origin: &str| {
+            problems(&format!(
+                "mqtt: {{ listeners: [ {{ name: web, address: \"127.0.0.1:1\", protocol: websocket,\n  \
+                 origins: [\"https://a.example.com\", \"{origin}\"] }} ] }}\n"
+            ))
+        };
+        for good in ["http://localhost:8000", "https://[::1]:8443", "null"] {
+            assert_eq!(told(good), "");
+        }
+        for (bad, right) in [
+            ("map.example.com", "write it as `https://map.example.com`"),
+            ("http://map.example.com/", "write it as `http://map.example.com`"),
+            ("https://map.example.com:443", "write it as `https://map.example.com`"),
+            ("", "write it as `https://console.example.com`"),
+            ("https://*.example.com", "write out each one"),
+        ] {
+            let told = told(bad);
+            assert!(told.contains(right) && told.contains("tidemill.yaml:2:12"), "{told}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use tidemill_rules::Diagnostic;
 use tidemill_rules::yaml::Node;
 use tidemill_store::{Options, StreamOptions, filter};
 
-use super::load::decode;
+use super::load::{at, decode};
 use super::settings::{FlushSetting, RetentionSettings};
 
 /// Shards that all streams have together, as far as the store goes.
@@ -26,6 +26,12 @@ struct StreamSettings {
 
 /// The streams of a configuration. What one does not say is as in `store`.
 pub(super) fn read(main: &Node, store: &Options, problems: &mut Vec<Diagnostic>) -> Vec<StreamOptions> {
+    let found = entries(main, store, problems);
+    problems.extend(too_many(main, store, &found));
+    found
+}
+
+fn entries(main: &Node, store: &Options, problems: &mut Vec<Diagnostic>) -> Vec<StreamOptions> {
     let Some(streams) = main.get("streams") else { return Vec::new() };
     let Some(entries) = streams.as_seq() else {
         problems.push(streams.diagnostic("`streams` is a list").with_hint(EXAMPLE));
@@ -56,15 +62,23 @@ pub(super) fn read(main: &Node, store: &Options, problems: &mut Vec<Diagnostic>)
             retention: settings.retention.map_or(store.retention, Into::into),
         });
     }
-    let shards = found.iter().map(|stream| usize::from(stream.shards)).sum::<usize>();
-    if shards + usize::from(store.shards) > SHARDS_MAX {
-        let message = format!(
-            "{shards} shards of streams and {} of `log.shards` are more than {SHARDS_MAX}",
-            store.shards
-        );
-        problems.push(streams.diagnostic(message).with_hint("hundreds of shards do not make a disk faster"));
-    }
     found
+}
+
+/// More shards than there can be.
+fn too_many(main: &Node, store: &Options, streams: &[StreamOptions]) -> Option<Diagnostic> {
+    let own = usize::from(store.shards);
+    let shards = streams.iter().map(|stream| usize::from(stream.shards)).sum::<usize>();
+    let (node, message) = if own > SHARDS_MAX {
+        (at(main, "log", "shards"), format!("`log.shards` is {own}, which is more than {SHARDS_MAX}"))
+    } else if own + shards > SHARDS_MAX {
+        let message =
+            format!("{shards} shards of streams and {own} of `log.shards` are more than {SHARDS_MAX}");
+        (main.get("streams").unwrap_or(main), message)
+    } else {
+        return None;
+    };
+    Some(node.diagnostic(message).with_hint("hundreds of shards do not make a disk faster"))
 }
 
 /// The values of a `retention` with which nothing is kept. `what` names it.
@@ -90,7 +104,10 @@ fn check(entry: &Node, name: &str, settings: &StreamSettings) -> Vec<Diagnostic>
     }
     for node in at("filters").as_seq().unwrap_or_default() {
         let text = node.as_str().unwrap_or_default();
-        if let Err(what) = filter::check(text) {
+        if text == "$share" || text.starts_with("$share/") {
+            let problem = node.diagnostic("shared subscriptions (`$share/…`) are not for streams");
+            problems.push(problem.with_hint("write the filter alone: a stream is made of topics"));
+        } else if let Err(what) = filter::check(text) {
             problems.push(node.diagnostic(format!("topic filter `{text}`: {what}")));
         }
     }
@@ -148,7 +165,20 @@ mod tests {
                     - nothing\n\
                     - { name: c, filters: [\"c\"], shards: 300 }\n";
         insta::assert_snapshot!(inline(text).err().map(|error| error.render()).unwrap_or_default());
+        let shared = "streams: [ { name: a, filters: [\"$share/g/x\"] } ]\n";
+        let told = inline(shared).err().map(|error| error.render()).unwrap_or_default();
+        assert!(told.contains("are not for streams") && told.contains("tidemill.yaml:1:33"), "{told}");
         let told = inline("streams: { a: {} }\n").err().map(|error| error.render()).unwrap_or_default();
         assert!(told.contains("`streams` is a list") && told.contains("tidemill.yaml:1:10"), "{told}");
+    }
+    #[test]
+    fn more_shards_than_there_can_be_are_refused_without_streams_too() {
+        let told = inline("log: { segment_bytes: 1MiB,\n  shards: 257 }\n").err().map(|error| error.render());
+        let told = told.unwrap_or_default();
+        assert!(told.contains("`log.shards` is 257, which is more than 256"), "{told}");
+        assert!(told.contains("tidemill.yaml:2:11"), "{told}");
+        assert!(inline("log: { shards: 256 }\n").is_ok());
+        let both = "log: { shards: 256 }\nstreams: [ { name: a, filters: [a] } ]\n";
+        assert!(inline(both).is_err());
     }
 }

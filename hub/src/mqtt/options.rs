@@ -12,12 +12,17 @@ use super::session::NEVER;
 /// More network threads are surely not what was meant.
 const THREADS_MAX: usize = 1024;
 
+/// Bytes of a topic or filter, as of every string of MQTT (section 1.5.4).
+const TOPIC_BYTES_MAX: usize = 65_535;
+
 /// An option that cannot be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`mqtt.{key}` {what}")]
 pub struct OptionError {
     /// The key below `mqtt:`.
     pub key: &'static str,
+    /// Another key below `mqtt:` that it has to be larger than.
+    pub above: Option<&'static str>,
     /// What is wrong with its value, as in `is 0`.
     pub what: String,
 }
@@ -139,7 +144,7 @@ impl Default for Options {
             payload_bytes_max: 1 << 20,
             payload_format_check: false,
             topic_levels_max: 128,
-            topic_bytes_max: 65_535,
+            topic_bytes_max: TOPIC_BYTES_MAX,
             subscriptions_per_session_max: 1_000,
             sessions_max: 1_000_000,
             session_expiry_max: Duration::ZERO,
@@ -204,7 +209,7 @@ impl Options {
     /// Every key whose value is of no use.
     pub(crate) fn wrong(&self) -> Vec<OptionError> {
         let mut wrong = Vec::new();
-        let mut refuse = |key, what: String| wrong.push(OptionError { key, what });
+        let mut refuse = |key, what: String| wrong.push(OptionError { key, above: None, what });
         let listeners = self.all_listeners();
         if listeners.is_empty() {
             refuse("listen", "is empty; name at least one address".to_owned());
@@ -243,19 +248,24 @@ impl Options {
                 format!("is {}; write at most {THREADS_MAX}, or 0 for one for each core", self.threads);
             refuse("threads", what);
         }
+        if self.topic_bytes_max > TOPIC_BYTES_MAX {
+            let what = format!("is {}, and MQTT allows {TOPIC_BYTES_MAX}", self.topic_bytes_max);
+            refuse("topic_bytes_max", what);
+        }
         if self.lag_policy != LagPolicy::Wait && !self.lag_is_bounded() {
             let what = "has nothing to go by; set `lag_messages_max`, `lag_time_max` or both";
             refuse("lag_policy", what.to_owned());
         }
         let (packet, payload) = (self.packet_bytes_max, self.payload_bytes_max);
+        if u32::try_from(packet).is_err() {
+            refuse("packet_bytes_max", format!("is {packet}, which is over 4 GiB"));
+        }
         if packet <= payload {
             let what = format!(
                 "is {packet}, and must be more than `payload_bytes_max` ({payload}): a packet also has a topic"
             );
-            refuse("packet_bytes_max", what);
-        }
-        if u32::try_from(packet).is_err() {
-            refuse("packet_bytes_max", format!("is {packet}, which is over 4 GiB"));
+            let above = Some("payload_bytes_max");
+            wrong.push(OptionError { key: "packet_bytes_max", above, what });
         }
         wrong
     }
@@ -265,7 +275,7 @@ impl Options {
         let key = if self.lag_messages_max > 0 { "lag_messages_max" } else { "lag_time_max" };
         let idle = self.lag_policy == LagPolicy::Wait && self.lag_is_bounded();
         let what = "does nothing with `lag_policy: wait`; choose `disconnect` or `skip`".to_owned();
-        idle.then_some(OptionError { key, what })
+        idle.then_some(OptionError { key, above: None, what })
     }
 
     fn lag_is_bounded(&self) -> bool {

@@ -79,7 +79,7 @@ impl Listener {
         let secured = match &options.tls {
             Some(tls) => Some(Secured::load(&options.name, tls).map_err(|error| {
                 let TlsError { key, what, .. } = error;
-                ListenerError { name: options.name.clone(), key, what }
+                ListenerError { name: options.name.clone(), key, what, hint: None }
             })?),
             None => None,
         };

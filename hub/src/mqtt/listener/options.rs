@@ -33,8 +33,8 @@ pub struct ListenerOptions {
     /// Where a WebSocket is asked for. Default: `/mqtt`.
     #[serde(default = "default_path")]
     pub path: String,
-    /// Web pages that may open a WebSocket, by their origin: `https://console.example.com`. Empty, the default, lets pages
-    /// from anywhere.
+    /// Web pages that may open a WebSocket, by their origin as browsers say it: `https://console.example.com`. Empty, the
+    /// default, lets pages from anywhere.
     #[serde(default)]
     pub origins: Vec<String>,
     /// TLS. Default: none.
@@ -70,6 +70,8 @@ pub struct ListenerError {
     pub key: &'static str,
     /// What is wrong, as in `the path has to begin with /`.
     pub what: String,
+    /// What to do about it.
+    pub hint: Option<String>,
 }
 
 fn default_path() -> String {
@@ -117,7 +119,8 @@ impl ListenerOptions {
 
     /// Says what is wrong with one, given those before it. Looks at no files.
     pub(crate) fn check(&self, before: &[ListenerOptions]) -> Result<(), ListenerError> {
-        let refuse = |key, what: String| Err(ListenerError { name: self.name.clone(), key, what });
+        let refuse =
+            |key, what: String| Err(ListenerError { name: self.name.clone(), key, what, hint: None });
         let name = &self.name;
         if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
             let what = format!("a name has 1 to {NAME_BYTES_MAX} bytes, as in `devices`");
@@ -137,6 +140,10 @@ impl ListenerOptions {
         if !self.path.starts_with('/') || self.path.contains(['?', '#', ' ']) {
             return refuse("path", format!("the path `{}` is none: write it as `/mqtt`", self.path));
         }
+        if let Some((what, hint)) = self.origins.iter().find_map(|origin| never_said(origin)) {
+            let (name, hint) = (self.name.clone(), Some(hint));
+            return Err(ListenerError { name, key: "origins", what, hint });
+        }
         if self.backlog == 0 {
             return refuse("backlog", "a backlog of 0 lets nothing through".to_owned());
         }
@@ -149,6 +156,25 @@ impl ListenerOptions {
             None => Ok(()),
         }
     }
+}
+
+/// What is wrong with an origin that no browser says, so that it lets nobody in, and what to write. Browsers say a scheme, a
+/// host, and a port if it is not the scheme's own (RFC 6454, section 6.1), or `null` for a page without an origin.
+fn never_said(origin: &str) -> Option<(String, String)> {
+    let what = format!("`{origin}` is no origin as browsers say it, so that it lets nobody in");
+    if origin.contains('*') {
+        return Some((what, "write out each one, or leave `origins` out for all".to_owned()));
+    }
+    let (scheme, rest) = origin.split_once("://").unwrap_or(("https", origin));
+    let host = rest.split(['/', '?', '#', ' ']).next().unwrap_or_default();
+    let host = match scheme {
+        "https" => host.strip_suffix(":443").unwrap_or(host),
+        "http" => host.strip_suffix(":80").unwrap_or(host),
+        _ => host,
+    };
+    let host = if host.is_empty() { "console.example.com" } else { host };
+    let said = format!("{scheme}://{host}");
+    (origin != said && origin != "null").then(|| (what, format!("write it as `{said}`")))
 }
 
 /// Whether only one of two addresses can be listened on. (Whether `[::]` takes those of IPv4 too is the system's to say.)
@@ -165,7 +191,7 @@ pub(in crate::mqtt) fn check_same(
 ) -> Result<(), ListenerError> {
     let refuse = |listener: &ListenerOptions, key, what: String| {
         let what = format!("{what}; listeners are opened and closed by a restart only");
-        Err(ListenerError { name: listener.name.clone(), key, what })
+        Err(ListenerError { name: listener.name.clone(), key, what, hint: None })
     };
     for listener in new {
         let Some(before) = open.iter().find(|open| open.name == listener.name) else {
