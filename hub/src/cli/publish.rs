@@ -12,7 +12,9 @@ use bytes::Bytes;
 use super::api::shown;
 use super::check::counted;
 use super::{Failed, print};
-use crate::client::{Acked, Client, ClientError, ClientOptions, ClientTls, Publish, Qos, ReasonCode};
+use crate::client::{
+    Acked, Client, ClientError, ClientOptions, ClientTls, Publish, Qos, ReasonCode, TlsFault,
+};
 use crate::mqtt::codec::PublishProperties;
 
 /// Largest message read from a file or standard input, in bytes: MQTT's own limit on a packet.
@@ -79,10 +81,9 @@ pub(super) async fn run(args: Args) -> Result<(), Failed> {
         Ok::<_, ClientError>(refused)
     };
     let failed = |error: ClientError| {
-        let hint = "is a hub running, and is this its --mqtt address?";
-        Failed::because(match error {
-            ClientError::Connect { .. } | ClientError::Silent => format!("{}: {error}; {hint}", args.mqtt),
-            error => format!("publishing to `{}` at {}: {error}", args.topic, args.mqtt),
+        Failed::because(match hint(&error, &args) {
+            Some(hint) => format!("{}: {error}; {hint}", args.mqtt),
+            None => format!("publishing to `{}` at {}: {error}", args.topic, args.mqtt),
         })
     };
     if let Some(refused) = published.await.map_err(failed)? {
@@ -90,6 +91,30 @@ pub(super) async fn run(args: Args) -> Result<(), Failed> {
     }
     let (count, bytes) = (args.count, counted(publish.payload.len(), "byte"));
     print(&format!("published {count} to `{}`, {bytes} each, QoS {}\n", shown(&args.topic), args.qos))
+}
+
+/// What to do where there is no connection.
+fn hint(error: &ClientError, args: &Args) -> Option<&'static str> {
+    match error {
+        ClientError::Connect { .. } | ClientError::Silent => {
+            Some("is a hub running, and is this its --mqtt address?")
+        }
+        ClientError::SpeaksTls => {
+            Some("speak it too: name the PEM file of the authority that signed its certificate with --ca")
+        }
+        ClientError::Tls { fault, .. } => match fault {
+            Some(TlsFault::Identity) if args.cert.is_none() => {
+                Some("it wants a certificate of yours: name its files with --cert and --key")
+            }
+            Some(TlsFault::Identity) => Some("it does not take the certificate of --cert"),
+            Some(TlsFault::Name) => Some(
+                "call it in --mqtt by a name that its certificate is for, or give it a certificate for this one",
+            ),
+            Some(TlsFault::Trust) => Some("is it signed by what is in the file of --ca, and still good?"),
+            None => Some("does this port speak TLS?"),
+        },
+        _ => None,
+    }
 }
 
 /// What `--mqtt` names: at least one address.

@@ -2,6 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +11,10 @@ use tokio::io::{Interest, Ready};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_rustls::rustls;
 
 use super::link::{Ending, Link, Waiting};
-use super::{ClientError, ClientOptions, ClientTls};
+use super::{ClientError, ClientOptions, ClientTls, TlsFault};
 use crate::mqtt::codec::{
     Ack, Connack, Connect, ConnectProperties, Decoder, Disconnect, Packet, PacketId, Publish, Qos,
     ReasonCode, VARINT_MAX, Version,
@@ -21,6 +23,8 @@ use crate::mqtt::transport::Transport;
 
 /// Bytes read with one call.
 const READ_BYTES: usize = 64 << 10;
+/// How an alert of TLS begins (RFC 8446, section 5.1): what a server that speaks it says to a CONNECT. No packet begins so.
+const TLS_ALERT: [u8; 2] = [21, 3];
 
 /// Messages that came in, in order. They are acknowledged when they are put in here; if it is dropped, they are
 /// acknowledged and forgotten.
@@ -62,8 +66,7 @@ pub(super) async fn connect(options: &ClientOptions) -> Result<(Arc<Link>, Conna
 }
 
 async fn handshake(options: &ClientOptions) -> Result<(Transport, Connack, Decoder, BytesMut), ClientError> {
-    let failed =
-        |error: io::Error| ClientError::Connect { address: options.address, error: error.to_string() };
+    let failed = |error: io::Error| not_connected(options.address, &error);
     let stream = TcpStream::connect(options.address).await.map_err(failed)?;
     stream.set_nodelay(true).map_err(failed)?;
     let mut stream = match options.tls.clone() {
@@ -89,6 +92,9 @@ async fn handshake(options: &ClientOptions) -> Result<(Transport, Connack, Decod
     let mut decoder = Decoder::client(Version::V5, VARINT_MAX as usize);
     let mut input = BytesMut::new();
     loop {
+        if options.tls.is_none() && input.starts_with(&TLS_ALERT) {
+            return Err(ClientError::SpeaksTls);
+        }
         match decoder.decode(&mut input)? {
             Some(Packet::Connack(connack)) if connack.reason.is_error() => {
                 let text = connack.properties.reason_string.map(|text| text.to_string());
@@ -106,6 +112,14 @@ async fn handshake(options: &ClientOptions) -> Result<(Transport, Connack, Decod
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(failed(error)),
         }
+    }
+}
+
+/// Why there is no connection: TLS says so itself.
+fn not_connected(address: SocketAddr, error: &io::Error) -> ClientError {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(tls) => ClientError::Tls { address, error: tls.to_string(), fault: TlsFault::of(tls) },
+        None => ClientError::Connect { address, error: error.to_string() },
     }
 }
 

@@ -26,7 +26,7 @@ use bytestring::ByteString;
 use tokio::sync::oneshot;
 
 pub use driver::Inbox;
-pub use options::{ClientError, ClientOptions};
+pub use options::{ClientError, ClientOptions, TlsFault};
 pub use tls::ClientTls;
 
 use crate::mqtt::codec::{Packet, Subscribe, SubscribeProperties, SubscriptionOptions, TopicRequest, topic};

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use tokio_rustls::rustls;
 
 use super::ClientTls;
 use crate::mqtt::codec::{DecodeError, LastWill, ReasonCode};
@@ -71,6 +72,19 @@ pub enum ClientError {
         /// What the system said.
         error: String,
     },
+    /// A connection, and no TLS over it.
+    #[error("TLS with {address}: {error}")]
+    Tls {
+        /// The server.
+        address: SocketAddr,
+        /// What TLS said.
+        error: String,
+        /// Whose fault it is, if that is known.
+        fault: Option<TlsFault>,
+    },
+    /// The server speaks TLS, and this client does not.
+    #[error("the server answers in TLS")]
+    SpeaksTls,
     /// The server refused the connection or a message.
     #[error("the server refused: {reason}{}", .text.as_deref().map(|text| format!(": {text}")).unwrap_or_default())]
     Refused {
@@ -105,6 +119,41 @@ pub enum ClientError {
     /// A part of the packet is longer than MQTT can say.
     #[error("the packet cannot be written: {0}")]
     Encode(#[from] crate::mqtt::codec::EncodeError),
+}
+
+/// Why there is no TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsFault {
+    /// The server wants a certificate of the client, another one if it was shown one.
+    Identity,
+    /// The server's certificate is not for the name it was called by.
+    Name,
+    /// The server's certificate is not trusted for another reason.
+    Trust,
+}
+
+impl TlsFault {
+    /// Whose fault an error is.
+    pub(super) fn of(error: &rustls::Error) -> Option<TlsFault> {
+        use rustls::{AlertDescription as Alert, CertificateError, Error};
+        match error {
+            Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            ) => Some(TlsFault::Name),
+            Error::InvalidCertificate(_) => Some(TlsFault::Trust),
+            Error::AlertReceived(
+                Alert::CertificateRequired
+                | Alert::BadCertificate
+                | Alert::UnsupportedCertificate
+                | Alert::CertificateRevoked
+                | Alert::CertificateExpired
+                | Alert::CertificateUnknown
+                | Alert::UnknownCA
+                | Alert::AccessDenied,
+            ) => Some(TlsFault::Identity),
+            _ => None,
+        }
+    }
 }
 
 impl ClientError {

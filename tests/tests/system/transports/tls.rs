@@ -114,7 +114,9 @@ async fn a_goodbye_has_one_of_tls_behind_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pub_speaks_tls_and_shows_a_certificate() {
-    let site = Site::start(&["", ", MUTUAL"]).await;
+    // The certificate is for another address.
+    let misnamed = "    - { name: misnamed, address: \"127.0.0.2:0\", tls: { certificate: server.pem, key: server.key } }\n";
+    let site = Site::start_with(&["", ", MUTUAL"], misnamed).await;
     site.devices.device("car-7", 7).write(site.hub.dir(), "car-7");
     let mut subscriber = Client::connect(site.address(0), &Connect::clean("subscriber")).await;
     subscriber.subscribe(&[("pub", 0)]).await;
@@ -125,13 +127,18 @@ async fn pub_speaks_tls_and_shows_a_certificate() {
     let published = tidemill(site.hub.dir(), &known).await;
     assert!(published.status.success(), "{}", published.output());
     assert_eq!(subscriber.message().await.payload, message);
-    for stranger in [
-        &plain[..],
-        &[&plain[..], &["--ca", "servers.pem"]].concat(),
-        &[&plain[..], &["--ca", "none.pem"]].concat(),
+    let other = site.address(2).to_string();
+    let other = ["pub", "pub", "x", "--mqtt", &other, "--ca", "servers.pem"];
+    for (stranger, hint) in [
+        (&plain[..], "the server answers in TLS; speak it too"),
+        (&[&plain[..], &["--ca", "servers.pem"]].concat(), "with --cert and --key"),
+        (&[&plain[..], &["--ca", "devices.pem"]].concat(), "in the file of --ca"),
+        (&[&plain[..], &["--ca", "none.pem"]].concat(), "none.pem"),
+        (&other, "call it in --mqtt by a name that its certificate is for"),
     ] {
         let refused = tidemill(site.hub.dir(), stranger).await;
         assert!(!refused.status.success(), "{stranger:?} was let in");
+        assert!(refused.stderr.contains(hint), "{}", refused.output());
     }
 }
 
