@@ -41,7 +41,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failed> {
         users.write(file).map_err(Failed::because)?;
         return print(&format!("{user}: deleted\n"));
     }
-    let password = if args.stdin { read()? } else { prompt(user)? };
+    let password = if args.stdin { first_line()? } else { prompt(user)? };
     if password.is_empty() || password.len() > PASSWORD_BYTES_MAX {
         return Err(Failed::because(format!("a password has 1 to {PASSWORD_BYTES_MAX} bytes")));
     }
@@ -56,7 +56,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failed> {
 }
 
 /// The first line of standard input.
-fn read() -> Result<String, Failed> {
+pub(super) fn first_line() -> Result<String, Failed> {
     let mut line = String::new();
     stdin().read_line(&mut line).map_err(|error| Failed::because(format!("standard input: {error}")))?;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())

@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::api::shown;
 use super::check::counted;
+use super::passwd::first_line;
 use super::{Failed, print};
 use crate::client::{
     Acked, Client, ClientError, ClientOptions, ClientTls, Publish, Qos, ReasonCode, TlsFault,
@@ -51,6 +52,12 @@ pub(super) struct Args {
     /// Client identifier; without one, the hub makes one up
     #[arg(long, value_name = "ID", default_value = "")]
     client_id: String,
+    /// User to log in as
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+    /// Read the user's password from standard input, its first line
+    #[arg(long, requires = "user")]
+    password_stdin: bool,
     /// The hub's MQTT address
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:1883")]
     mqtt: String,
@@ -71,11 +78,18 @@ fn property(text: &str) -> Result<(String, String), String> {
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failed> {
+    let password = password(&args)?;
     let publish = message(&args)?;
     let addresses = addresses(&args.mqtt).await?;
     let tls = tls(&args)?;
+    let options = |address| ClientOptions {
+        tls: tls.clone(),
+        username: args.user.as_deref().map(Into::into),
+        password: password.clone(),
+        ..ClientOptions::new(address, args.client_id.as_str())
+    };
     let published = async {
-        let client = connect(&addresses, &args.client_id, tls).await?;
+        let client = connect(&addresses, options).await?;
         let refused = send(&client, &publish, args.count).await?;
         client.disconnect().await;
         Ok::<_, ClientError>(refused)
@@ -130,6 +144,17 @@ async fn addresses(mqtt: &str) -> Result<Vec<SocketAddr>, Failed> {
     if found.is_empty() { Err(failed("it has no address".to_owned())) } else { Ok(found) }
 }
 
+/// The user's password, if there is one.
+fn password(args: &Args) -> Result<Option<Bytes>, Failed> {
+    if !args.password_stdin {
+        return Ok(None);
+    }
+    if args.file.as_deref() == Some(Path::new("-")) {
+        return Err(Failed::because("--password-stdin and --file - both read standard input; name a file"));
+    }
+    Ok(Some(first_line()?.into()))
+}
+
 /// TLS, if `--ca` asks for it.
 fn tls(args: &Args) -> Result<Option<ClientTls>, Failed> {
     let Some(ca) = &args.ca else { return Ok(None) };
@@ -142,14 +167,11 @@ fn tls(args: &Args) -> Result<Option<ClientTls>, Failed> {
 /// Connects to the first address that answers: a name may have one of IPv6 where the hub listens on IPv4 only.
 async fn connect(
     addresses: &[SocketAddr],
-    client_id: &str,
-    tls: Option<ClientTls>,
+    options: impl Fn(SocketAddr) -> ClientOptions,
 ) -> Result<Client, ClientError> {
     let mut failed = ClientError::Silent;
     for address in addresses {
-        match Client::connect(ClientOptions { tls: tls.clone(), ..ClientOptions::new(*address, client_id) })
-            .await
-        {
+        match Client::connect(options(*address)).await {
             // Nothing comes in: this client does not subscribe.
             Ok((client, _inbox)) => return Ok(client),
             Err(error @ ClientError::Connect { .. }) => failed = error,

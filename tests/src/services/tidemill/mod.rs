@@ -12,7 +12,7 @@ use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -71,15 +71,25 @@ pub async fn tidemill<S: AsRef<std::ffi::OsStr>>(dir: &Path, arguments: &[S]) ->
 /// # Panics
 /// When it does not succeed.
 pub fn passwd(dir: &Path, user: &str, password: &str, more: &[&str]) -> String {
-    let mut command = command(dir, &["passwd", "passwords", user, "--stdin"]);
-    let piped = command.args(more).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = piped.spawn().expect("the program");
-    let mut input = child.stdin.take().expect("its input");
-    input.write_all(format!("{password}\n").as_bytes()).expect("an open pipe");
-    drop(input);
-    let output = child.wait_with_output().expect("its end");
+    let arguments = [&["passwd", "passwords", user, "--stdin"], more].concat();
+    let output = tidemill_told(dir, &arguments, &format!("{password}\n"));
     assert!(output.status.success(), "{output:?}");
     [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat()
+}
+
+/// Runs `tidemill` with arguments, in folder `dir`, to its end. `input` is its standard input.
+///
+/// # Panics
+/// When it cannot be run.
+pub fn tidemill_told(dir: &Path, arguments: &[&str], input: &str) -> Output {
+    let mut command = command(dir, arguments);
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().expect("the program");
+    let mut pipe = child.stdin.take().expect("its input");
+    // It may have ended without reading.
+    let _ = pipe.write_all(input.as_bytes());
+    drop(pipe);
+    child.wait_with_output().expect("its end")
 }
 
 /// A running (or just stopped) hub with a data directory of its own.

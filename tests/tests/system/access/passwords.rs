@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use tidemill_tests::mqtt::{Client, Connect, Level, Packet, Publish};
 use tidemill_tests::services::mosquitto::{self, Version};
-use tidemill_tests::services::tidemill::tidemill;
+use tidemill_tests::services::tidemill::{tidemill, tidemill_told};
 use tidemill_tests::wait;
 
 use super::{LIMIT, connack, hub, passwd};
@@ -33,6 +33,28 @@ async fn passwords_let_in_who_knows_them() {
     let of =
         |outcome| metrics.sum("tidemill_mqtt_access_total", &[("source", "devices"), ("outcome", outcome)]);
     assert_eq!((of("accepted"), of("refused")), (Some(4.0), Some(4.0)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pub_logs_in_with_a_password_of_standard_input() {
+    let hub = hub(CONFIGURATION, &[("bob", "pass word")]).await;
+    let mut reader = Client::connect(hub.mqtt(), &Connect::clean("r").login("bob", "pass word")).await;
+    reader.subscribe(&[("t", 0)]).await;
+    let address = hub.mqtt().to_string();
+    let publish = |more: &[&str], input: &str| {
+        let output = tidemill_told(hub.dir(), &[&["pub", "--mqtt", &address, "t"], more].concat(), input);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let login = ["hello", "--user", "bob", "--password-stdin"];
+    assert_eq!(publish(&login, "pass word\n"), (Some(0), String::new()));
+    assert_eq!(reader.message().await.payload, "hello");
+    let (status, told) = publish(&login, "password\n");
+    assert!(status == Some(1) && told.contains("(0x86)"), "{told}");
+    let (status, told) = publish(&["hello"], "");
+    assert!(status == Some(1) && told.contains("(0x87)"), "{told}");
+    let (status, told) = publish(&["--file", "-", "--user", "bob", "--password-stdin"], "pass word\n");
+    assert!(status == Some(1) && told.contains("both read standard input"), "{told}");
+    assert_eq!(publish(&["hello", "--password-stdin"], "pass word\n").0, Some(2), "no user");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
