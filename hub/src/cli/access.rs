@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use clap::ValueEnum;
 
+use super::api::shown;
 use super::{Failed, print};
 use crate::config::{self, Flags, Source};
+use crate::mqtt;
 use crate::mqtt::access::acl::{Action, Permissions, Subject};
 use crate::mqtt::access::settings::groups_of;
 use crate::mqtt::codec::topic::{Requested, check_name};
@@ -39,9 +41,9 @@ struct Check {
     /// A group that a token or an endpoint names; may be given several times
     #[arg(long, value_name = "GROUP")]
     group: Vec<String>,
-    /// The listener
-    #[arg(long, default_value = "")]
-    listener: String,
+    /// The listener; without one, none that a rule names
+    #[arg(long, value_name = "NAME")]
+    listener: Option<String>,
     /// Where the client comes from
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     address: IpAddr,
@@ -86,6 +88,14 @@ pub(super) fn run(args: &Args) -> Result<(), Failed> {
             (if matches!(publishing, Wanted::Retain) { BOTH } else { &[Action::Publish][..] }, topic)
         }
     };
+    if let Some(name) = &check.listener {
+        known(name, &config.mqtt)?;
+    }
+    if !matches!(check.action, Wanted::Subscribe) && mqtt::sys::is_own(topic) {
+        let action = if matches!(check.action, Wanted::Retain) { Action::Retain } else { Action::Publish };
+        print(&format!("denied: {} {topic}: by the hub: topics under $SYS/ are its own\n", action.name()))?;
+        return Err(Failed::told());
+    }
     let Some(acl) = config.access.acl else {
         return print("allowed: there are no access rules\n");
     };
@@ -100,13 +110,25 @@ pub(super) fn run(args: &Args) -> Result<(), Failed> {
     if all { Ok(()) } else { Err(Failed::told()) }
 }
 
+/// Refuses a listener that there is not.
+fn known(name: &str, options: &mqtt::Options) -> Result<(), Failed> {
+    let listeners = options.all_listeners();
+    if listeners.iter().any(|listener| listener.name == name) {
+        return Ok(());
+    }
+    let names: Vec<String> =
+        listeners.iter().map(|listener| format!("`{}`", shown(&listener.name))).collect();
+    let error = format!("--listener: there is no listener `{}`; there are {}", shown(name), names.join(", "));
+    Err(Failed::because(error))
+}
+
 fn subject(check: &Check, groups: &[(String, Vec<String>)]) -> Subject {
     let configured = groups_of(groups, check.user.as_deref());
     Subject {
         client: check.client.as_str().into(),
         user: check.user.as_deref().map(Into::into),
         groups: check.group.iter().map(String::as_str).chain(configured).map(Into::into).collect(),
-        listener: check.listener.clone(),
+        listener: check.listener.clone().unwrap_or_default(),
         address: check.address,
         common_name: check.cn.as_deref().map(Into::into),
     }

@@ -41,7 +41,7 @@ mod share;
 mod shared;
 mod stamp;
 mod stats;
-mod sys;
+pub(crate) mod sys;
 #[cfg(test)]
 mod tests;
 pub(crate) mod transport;

@@ -35,7 +35,7 @@ pub(super) const PREFIX: &str = "$SYS/";
 const RETAINED_COUNT_SHARE: u32 = 100;
 
 /// Whether a topic is the broker's own.
-pub(super) fn is_own(topic: &str) -> bool {
+pub(crate) fn is_own(topic: &str) -> bool {
     topic.strip_prefix("$SYS").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 

@@ -202,4 +202,17 @@ async fn a_command_explains_what_decides() {
     assert_eq!(answer, (true, both.to_owned()));
     let answer = check(&["publish", "x"]).await;
     assert_eq!(answer, (false, "denied: publish x: by the default: no rule speaks of it\n".to_owned()));
+    let answer = check(&["--user", "op", "publish", "$SYS/broker/x"]).await;
+    let by_hub = "denied: publish $SYS/broker/x: by the hub: topics under $SYS/ are its own\n";
+    assert_eq!(answer, (false, by_hub.to_owned()));
+    let listener = ["access", "check", "--config", "t.yaml", "--user", "op", "publish", "x", "--listener"];
+    let typo = tidemill(dir.path(), &[&listener[..], &["127.0.0.1:188"]].concat()).await;
+    let told = "there is no listener `127.0.0.1:188`; there are `127.0.0.1:1883`";
+    assert!(
+        !typo.status.success() && typo.stdout.is_empty() && typo.stderr.contains(told),
+        "{}",
+        typo.output()
+    );
+    let known = tidemill(dir.path(), &[&listener[..], &["127.0.0.1:1883"]].concat()).await;
+    assert!(known.status.success(), "{}", known.output());
 }
