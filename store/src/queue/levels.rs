@@ -210,7 +210,9 @@ mod tests {
             let number = levels.take(&format!("passing-{n}"));
             levels.release(number);
         }
-        assert!(levels.bytes() < bytes + 2 * DEAD_BYTES_MIN, "{} of {bytes}", levels.bytes());
+        // The table of numbers may double once: it is more than half full, and some places of those that went are taken.
+        let most = bytes + levels.numbers.allocation_size() / 2 + 2 * DEAD_BYTES_MIN;
+        assert!(levels.bytes() < most, "{} of {bytes}", levels.bytes());
         for (n, number) in kept.into_iter().enumerate() {
             assert_eq!(levels.find(&format!("kept-{n}")), Some(number));
             levels.release(number);
