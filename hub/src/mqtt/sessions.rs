@@ -18,7 +18,6 @@ use tracing::{error, warn};
 use super::accounts::Mark;
 use super::registry::{Holder, Mail};
 use super::session::{Cursor, DocumentError, Kept, Session, Stored, Subscription, Will};
-use super::share;
 use super::shared::{Shared, now_ms};
 use crate::message::{self, Properties};
 
@@ -109,8 +108,7 @@ pub(super) async fn save(
     session: &mut Session,
     rest: Option<Mark>,
 ) -> Result<(), StoreError> {
-    let groups = shared.groups.of(session.subscriptions.iter().map(|(_, subscription)| subscription));
-    share::keep(&shared.store, groups).await?;
+    shared.groups.keep(&shared.store, session.subscriptions.values()).await?;
     let document = Stored::of(session).encode();
     shared.store.put_document(Collection::Sessions, &session.client, document).await?;
     session.take_changed();
@@ -136,8 +134,7 @@ pub(super) async fn end(shared: &Shared, session: &Session) {
     for (_, sent) in session.window.in_order() {
         shared.groups.finish(&shared.store, session, &sent);
     }
-    let groups = shared.groups.of(session.subscriptions.iter().map(|(_, subscription)| subscription));
-    if let Err(error) = share::keep(&shared.store, groups).await {
+    if let Err(error) = shared.groups.keep(&shared.store, session.subscriptions.values()).await {
         warn!(client = &*session.client, %error, "a group cannot be written; after a crash, what it gave to a session that ended may come again");
     }
     if session.kept != Kept::Nothing
@@ -150,7 +147,7 @@ pub(super) async fn end(shared: &Shared, session: &Session) {
         shared.counters.forget_session();
     }
     shared.accounts.settle(&session.client, None);
-    for (_, subscription) in session.subscriptions.iter() {
+    for subscription in session.subscriptions.values() {
         end_subscription(shared, &session.client, subscription, durable).await;
     }
 }

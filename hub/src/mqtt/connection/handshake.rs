@@ -17,9 +17,9 @@ use super::super::limits::Limit;
 use super::super::peer::Peer;
 use super::super::registry::{Holder, Mail};
 use super::super::session::{Kept, Session, Subscription, Will};
+use super::super::sessions;
 use super::super::shared::{Phase, Shared, now_ms};
 use super::super::transport::{Transport, establish};
-use super::super::{sessions, share};
 use super::admission::{Admitted, admit};
 use super::bounds::Bounds;
 use super::close::{linger, write_last};
@@ -430,7 +430,7 @@ async fn keep(shared: &Shared, session: &mut Session, gone: &[Subscription]) -> 
         let what = "there are as many sessions as sessions_max allows";
         return Err(Refusal { reason: ReasonCode::QUOTA_EXCEEDED, what });
     }
-    let written = match share::keep(&shared.store, shared.groups.of(gone)).await {
+    let written = match shared.groups.keep(&shared.store, gone).await {
         Ok(()) => sessions::save(shared, session, None).await,
         failed => failed,
     };

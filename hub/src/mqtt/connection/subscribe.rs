@@ -12,7 +12,7 @@ use super::super::codec::{
 };
 use super::super::limits::Limit;
 use super::super::session::{Cursor, Kept, RetainedPlace, Subscription, SubscriptionKey};
-use super::super::{sessions, share, sys};
+use super::super::{sessions, sys};
 use super::{Close, Connection};
 
 /// A packet that changes subscriptions.
@@ -250,7 +250,7 @@ impl Connection {
 
     /// Writes the session when these subscriptions were taken out of it: for their groups, what was in flight from them is done.
     async fn write_session_without(&mut self, gone: &[Subscription]) -> Result<(), StoreError> {
-        share::keep(&self.shared.store, self.shared.groups.of(gone)).await?;
+        self.shared.groups.keep(&self.shared.store, gone).await?;
         self.write_session().await
     }
 

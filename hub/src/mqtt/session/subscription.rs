@@ -128,6 +128,11 @@ impl Subscriptions {
         self.all.iter().map(|(key, subscription)| (SubscriptionKey(key), subscription))
     }
 
+    /// All of them, without their names.
+    pub fn values(&self) -> impl Iterator<Item = &Subscription> {
+        self.iter().map(|(_, subscription)| subscription)
+    }
+
     /// All of them.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (SubscriptionKey, &mut Subscription)> {
         self.all.iter_mut().map(|(key, subscription)| (SubscriptionKey(key), subscription))

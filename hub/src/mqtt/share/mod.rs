@@ -8,7 +8,7 @@
 //!
 //! After a restart the group reads on at its durable cursor. What it gave with QoS 2 does not come again: sessions know in their
 //! documents what they have in flight, and the group writes down what is done ([`Account`]) before a session's document forgets
-//! it ([`keep`]).
+//! it ([`Groups::keep`]).
 //!
 //! # Layout
 //! - `group`: one group and its members
@@ -100,12 +100,19 @@ impl Groups {
         }
     }
 
-    /// The groups that these subscriptions are in.
-    pub(super) fn of<'a>(
+    /// Writes down what the groups of these subscriptions have done. Whoever writes the document of a session first does this for
+    /// its groups: a QoS 2 message must be known as done when no session has it in flight any more.
+    pub(super) async fn keep<'a>(
         &self,
+        store: &Store,
         subscriptions: impl IntoIterator<Item = &'a Subscription>,
-    ) -> Vec<Arc<Group>> {
-        subscriptions.into_iter().filter_map(|subscription| self.find(subscription)).collect()
+    ) -> Result<(), StoreError> {
+        for subscription in subscriptions {
+            if let Some(group) = self.find(subscription) {
+                group.keep(store).await?;
+            }
+        }
+        Ok(())
     }
 
     /// A subscription is gone. The last one takes the group with it.
@@ -163,15 +170,6 @@ impl Groups {
             }
         }
     }
-}
-
-/// Writes down what groups have done. Whoever writes the document of a session first does this for its groups: a QoS 2 message
-/// must be known as done when no session has it in flight any more.
-pub(super) async fn keep(store: &Store, groups: Vec<Arc<Group>>) -> Result<(), StoreError> {
-    for group in groups {
-        group.keep(store).await?;
-    }
-    Ok(())
 }
 
 /// The account of a group. Without one that can be read, what is in flight comes again.

@@ -88,8 +88,8 @@ impl Connection {
     fn subscription_ids(&self, sent: &InFlight, topic: &str) -> SmallVec<[SubscriptionId; 4]> {
         let subscriptions = &self.session.subscriptions;
         if sent.sources.is_empty() && sent.retain {
-            let matching = subscriptions.iter().map(|(_, subscription)| subscription);
-            let matching = matching.filter(|one| !one.is_shared() && filter::matches(one.filter(), topic));
+            let matching =
+                subscriptions.values().filter(|one| !one.is_shared() && filter::matches(one.filter(), topic));
             return matching.filter_map(|one| one.id).collect();
         }
         sent.sources.iter().filter_map(|from| subscriptions.get(from.subscription)?.id).collect()
