@@ -367,16 +367,16 @@ async fn find(
     clean: bool,
     expiry_s: u32,
 ) -> Result<Found, Refusal> {
-    if let Holder::Connection(mail) = shared.registry.holder(client) {
-        check_owner(mail.owner.as_deref(), standing)?;
-    }
     let old = match shared.registry.holder(client) {
         Holder::Nobody => None,
-        // A connection that was lost in a way that it cannot answer leaves the document.
-        Holder::Connection(mail) => match mail.take_over().await {
-            Ok(session) => Some(session),
-            Err(_) => read(shared, client).await?,
-        },
+        Holder::Connection(mail) => {
+            check_owner(mail.owner.as_deref(), standing)?;
+            match mail.take_over().await {
+                Ok(session) => Some(session),
+                // A connection that was lost in a way that it cannot answer leaves the document.
+                Err(_) => read(shared, client).await?,
+            }
+        }
         Holder::Document => read(shared, client).await?,
     };
     let new = || {
