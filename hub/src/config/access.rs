@@ -397,15 +397,8 @@ pub(super) fn apply(access: &mut Settings, mqtt: &mqtt::Options) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, ConfigError, Source, load};
-
-    fn inline(text: &str) -> Result<Config, ConfigError> {
-        load(&Source { inline: Some(("tidemill.yaml".to_owned(), text.to_owned())), ..Source::default() })
-    }
-
-    fn problems(text: &str) -> String {
-        inline(text).err().map(|error| error.render()).unwrap_or_default()
-    }
+    use crate::config::Flags;
+    use crate::config::inline::{inline, problems};
 
     #[test]
     fn what_is_written_is_what_holds() {
@@ -417,7 +410,8 @@ mod tests {
                     groups: { ops: [alice] }\n  rules:\n    \
                     - { allow: all, topics: [\"#\", \"$SYS/#\"], groups: [ops], addresses: [\"10.0.0.0/8\"], listeners: [near] }\n    \
                     - { deny: [retain], topics: [\"a/{user}\"] }\n  default: allow\n";
-        let access = inline(text).unwrap_or_else(|error| panic!("{}", error.render())).access;
+        let access =
+            inline(text, Flags::default()).unwrap_or_else(|error| panic!("{}", error.render())).access;
         let names: Vec<&str> = access.authentication.iter().map(|source| &*source.name).collect();
         assert_eq!(names, ["devices", "tokens", "plates", "shop"]);
         let acl = access.acl.unwrap();
@@ -427,7 +421,7 @@ mod tests {
         assert_eq!(acl.rules.last().map(|rule| &rule.actions[..]), Some(&[Action::Retain][..]));
         let [(near, policy)] = &access.listeners[..] else { panic!("{:?}", access.listeners) };
         assert_eq!((&**near, policy.anonymous), ("near", Some(true)));
-        assert!(inline("").is_ok_and(|config| config.access.acl.is_none()));
+        assert!(inline("", Flags::default()).is_ok_and(|config| config.access.acl.is_none()));
     }
 
     #[test]

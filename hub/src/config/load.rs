@@ -396,15 +396,7 @@ fn read(path: &Path) -> Result<(String, String), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn inline(text: &str, flags: Flags) -> Result<Config, ConfigError> {
-        let inline = Some(("tidemill.yaml".to_owned(), text.to_owned()));
-        load(&Source { flags, inline, ..Source::default() })
-    }
-
-    fn problems(text: &str) -> String {
-        inline(text, Flags::default()).err().map(|error| error.render()).unwrap_or_default()
-    }
+    use crate::config::inline::{inline, problems};
 
     #[test]
     fn without_a_file_everything_is_on_loopback() {

@@ -14,6 +14,8 @@
 
 mod access;
 mod flags;
+#[cfg(test)]
+mod inline;
 mod listen;
 mod listeners;
 mod load;

@@ -135,18 +135,15 @@ mod tests {
 
     use tidemill_store::{Flush, Retention};
 
-    use crate::config::{Config, ConfigError, Source, load};
-
-    fn inline(text: &str) -> Result<Config, ConfigError> {
-        load(&Source { inline: Some(("tidemill.yaml".to_owned(), text.to_owned())), ..Source::default() })
-    }
+    use crate::config::Flags;
+    use crate::config::inline::{inline, problems};
 
     #[test]
     fn a_stream_has_what_it_says_and_else_what_the_log_has() {
         let text = "log: { retention: { bytes: 1GB } }\nstreams:\n\
                     - { name: fast, filters: [\"f/#\", \"g/+\"], shards: 3, flush: async, retention: { time: 1h } }\n\
                     - { name: other, filters: [\"o\"] }\n";
-        let store = inline(text).unwrap_or_else(|error| panic!("{}", error.render())).store;
+        let store = inline(text, Flags::default()).unwrap_or_else(|error| panic!("{}", error.render())).store;
         let [fast, other] = &store.streams[..] else { panic!("{:?}", store.streams) };
         assert_eq!((&*fast.name, fast.shards, fast.flush), ("fast", 3, Flush::Async));
         assert_eq!(fast.filters, ["f/#", "g/+"]);
@@ -164,21 +161,21 @@ mod tests {
                     - { name: b, filters: [\"b\"], shrads: 2, flush: often, retention: { time: 7 } }\n\
                     - nothing\n\
                     - { name: c, filters: [\"c\"], shards: 300 }\n";
-        insta::assert_snapshot!(inline(text).err().map(|error| error.render()).unwrap_or_default());
+        insta::assert_snapshot!(problems(text));
         let shared = "streams: [ { name: a, filters: [\"$share/g/x\"] } ]\n";
-        let told = inline(shared).err().map(|error| error.render()).unwrap_or_default();
+        let told = problems(shared);
         assert!(told.contains("are not for streams") && told.contains("tidemill.yaml:1:33"), "{told}");
-        let told = inline("streams: { a: {} }\n").err().map(|error| error.render()).unwrap_or_default();
+        let told = problems("streams: { a: {} }\n");
         assert!(told.contains("`streams` is a list") && told.contains("tidemill.yaml:1:10"), "{told}");
     }
+
     #[test]
     fn more_shards_than_there_can_be_are_refused_without_streams_too() {
-        let told = inline("log: { segment_bytes: 1MiB,\n  shards: 257 }\n").err().map(|error| error.render());
-        let told = told.unwrap_or_default();
+        let told = problems("log: { segment_bytes: 1MiB,\n  shards: 257 }\n");
         assert!(told.contains("`log.shards` is 257, which is more than 256"), "{told}");
         assert!(told.contains("tidemill.yaml:2:11"), "{told}");
-        assert!(inline("log: { shards: 256 }\n").is_ok());
+        assert!(inline("log: { shards: 256 }\n", Flags::default()).is_ok());
         let both = "log: { shards: 256 }\nstreams: [ { name: a, filters: [a] } ]\n";
-        assert!(inline(both).is_err());
+        assert!(inline(both, Flags::default()).is_err());
     }
 }
