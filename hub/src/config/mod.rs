@@ -10,6 +10,7 @@
 //! - `flags`: what the command line overrides
 //! - `load`: file, included files and flags into one checked [`Config`]
 //! - `listeners`: `mqtt.listeners`
+//! - `sense`: values that make none, alone or together
 //! - `listen`: why nothing listens beyond loopback by accident
 
 mod access;
@@ -19,6 +20,7 @@ mod inline;
 mod listen;
 mod listeners;
 mod load;
+mod sense;
 mod settings;
 mod streams;
 

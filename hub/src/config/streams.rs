@@ -5,7 +5,8 @@ use tidemill_rules::Diagnostic;
 use tidemill_rules::yaml::Node;
 use tidemill_store::{Options, StreamOptions, filter};
 
-use super::load::{at, decode};
+use super::load::decode;
+use super::sense::at;
 use super::settings::{FlushSetting, RetentionSettings};
 
 /// Shards that all streams have together, as far as the store goes.
