@@ -11,7 +11,7 @@
 //! - `inbound`: QoS 2 identifiers, Receive Maximum
 //! - `subscription`: filter, options, cursor; the set of them
 //! - `overlap`: which subscriptions may match the same message
-//! - `document`: a session as bytes
+//! - `document`: a session as it is written down
 
 mod cursor;
 mod document;
