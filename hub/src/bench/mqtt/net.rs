@@ -480,7 +480,6 @@ impl Connection {
     }
 }
 
-/// A socket that is connecting. Whether it succeeds is told by its first event.
 /// A socket for a connection to this address.
 fn socket(address: SocketAddr) -> io::Result<TcpStream> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
