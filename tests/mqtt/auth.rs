@@ -3,18 +3,16 @@
 use tidemill_tests::mqtt::Level;
 use tidemill_tests::scram::{METHOD, Proof};
 use tidemill_tests::services::Tidemill;
-use tidemill_tests::services::tidemill::passwd;
+use tidemill_tests::services::tidemill::folder_of;
 
 use crate::wire::*;
 
 /// A hub that knows bob by his password.
 async fn hub() -> Tidemill {
-    let dir = tempfile::Builder::new().prefix("tidemill-hub-").tempdir().expect("a temporary folder");
     let access =
         "access: { authentication: [ { name: users, passwords: { file: passwords } } ], default: allow }\n";
-    std::fs::write(dir.path().join("tidemill.yaml"), format!("flush: async\n{access}")).expect("a folder");
-    passwd(dir.path(), "bob", "secret", &[]);
-    Tidemill::start_in(dir, vec!["--config".into(), "tidemill.yaml".into()]).await
+    let dir = folder_of(&[("bob", "secret")]);
+    Tidemill::start_with_config_in(dir, &format!("flush: async\n{access}")).await
 }
 
 fn method(name: &str) -> Build {

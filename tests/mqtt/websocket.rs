@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use tidemill_tests::mqtt::Level;
 use tidemill_tests::scram::{METHOD, Proof};
 use tidemill_tests::services::Tidemill;
-use tidemill_tests::services::tidemill::passwd;
+use tidemill_tests::services::tidemill::{folder, folder_of};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -21,8 +21,7 @@ const BINARY: u8 = 0x82;
 const CLOSE: u8 = 0x88;
 
 async fn hub() -> Tidemill {
-    let dir = tempfile::Builder::new().prefix("tidemill-hub-").tempdir().expect("a temporary folder");
-    hub_in(dir, "").await
+    hub_in(folder(), "").await
 }
 
 /// A hub with this beside the listener in its configuration.
@@ -160,10 +159,8 @@ async fn frames_that_are_not_binary_close_the_connection() {
 
 #[tokio::test]
 async fn an_authentication_goes_to_and_fro_in_it() {
-    let dir = tempfile::Builder::new().prefix("tidemill-hub-").tempdir().expect("a temporary folder");
-    passwd(dir.path(), "bob", "secret", &[]);
     let users = "access: { authentication: [ { name: users, passwords: { file: passwords } } ] }\n";
-    let hub = hub_in(dir, users).await;
+    let hub = hub_in(folder_of(&[("bob", "secret")]), users).await;
     let mut proof = Proof::new("bob", "secret");
     let said = |data: &[u8]| {
         let method = bytes().u8(property::AUTHENTICATION_METHOD).text(METHOD);

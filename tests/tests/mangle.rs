@@ -13,6 +13,7 @@ use tidemill_tests::mqtt::{Client, Connect, Level, Packet};
 use tidemill_tests::pki::Authority;
 use tidemill_tests::report::quantile;
 use tidemill_tests::services::Tidemill;
+use tidemill_tests::services::tidemill::folder;
 use tidemill_tests::{report, wait};
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -39,7 +40,7 @@ async fn mangled_traffic_harms_nobody() {
     let lasts = Duration::from_secs(variable("TIDEMILL_MANGLE_SECONDS").unwrap_or(SECONDS));
     let rate = variable("TIDEMILL_MANGLE_RATE").unwrap_or(RATE);
     report!("mangle", "{rate} connections/s for {lasts:?}");
-    let dir = tempfile::Builder::new().prefix("tidemill-hub-").tempdir().expect("a temporary folder");
+    let dir = folder();
     let authority = Authority::new("mangle");
     authority.server(1).write(dir.path(), "server");
     let listeners = Doors::listeners("certificate: server.pem, key: server.key");

@@ -77,6 +77,28 @@ pub fn passwd(dir: &Path, user: &str, password: &str, more: &[&str]) -> String {
     [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat()
 }
 
+/// A folder for a hub to run in.
+///
+/// # Panics
+/// When it cannot be made.
+#[must_use]
+pub fn folder() -> TempDir {
+    tempfile::Builder::new().prefix("tidemill-hub-").tempdir().expect("a temporary folder")
+}
+
+/// The same, with these users (names and passwords) in the file `passwords`.
+///
+/// # Panics
+/// When it cannot be made.
+#[must_use]
+pub fn folder_of(users: &[(&str, &str)]) -> TempDir {
+    let dir = folder();
+    for (user, password) in users {
+        passwd(dir.path(), user, password, &[]);
+    }
+    dir
+}
+
 /// Runs `tidemill` with arguments, in folder `dir`, to its end. `input` is its standard input.
 ///
 /// # Panics
@@ -119,7 +141,7 @@ impl Tidemill {
     /// # Panics
     /// When it does not become ready; the end of its log is printed.
     pub async fn start_with(rules: &str, arguments: &[&str]) -> Tidemill {
-        let dir = tempfile::Builder::new().prefix("tidemill-hub-").tempdir().expect("a temporary folder");
+        let dir = folder();
         let mut arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
         if !rules.is_empty() {
             fs::write(dir.path().join("rules.yaml"), rules).expect("a writable folder");
@@ -133,7 +155,14 @@ impl Tidemill {
     /// # Panics
     /// When it does not become ready; the end of its log is printed.
     pub async fn start_with_config(configuration: &str) -> Tidemill {
-        let dir = tempfile::Builder::new().prefix("tidemill-hub-").tempdir().expect("a temporary folder");
+        Self::start_with_config_in(folder(), configuration).await
+    }
+
+    /// [`Tidemill::start_with_config`] in a folder that was prepared.
+    ///
+    /// # Panics
+    /// When it does not become ready; the end of its log is printed.
+    pub async fn start_with_config_in(dir: TempDir, configuration: &str) -> Tidemill {
         fs::write(dir.path().join(CONFIG), configuration).expect("a writable folder");
         Self::start_in(dir, vec!["--config".into(), CONFIG.into()]).await
     }

@@ -3,7 +3,8 @@
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 use tidemill_tests::mqtt::{Client, Connect, Level, Packet, Publish};
-use tidemill_tests::services::HttpFunction;
+use tidemill_tests::services::tidemill::folder;
+use tidemill_tests::services::{HttpFunction, Tidemill};
 
 use super::connack;
 
@@ -13,10 +14,10 @@ fn configuration(url: &str) -> String {
     )
 }
 
-async fn start(url: &str) -> tidemill_tests::services::Tidemill {
-    let dir = tempfile::Builder::new().prefix("tidemill-access-").tempdir().unwrap();
+async fn start(url: &str) -> Tidemill {
+    let dir = folder();
     std::fs::write(dir.path().join("token"), "s3cret\n").unwrap();
-    super::hub_in(dir, &configuration(url)).await
+    Tidemill::start_with_config_in(dir, &configuration(url)).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

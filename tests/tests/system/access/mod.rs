@@ -17,31 +17,19 @@ mod rules;
 mod scram;
 mod tokens;
 
-use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tempfile::TempDir;
 use tidemill_tests::mqtt::{Client, Connect, Packet};
 use tidemill_tests::services::Tidemill;
-use tidemill_tests::services::tidemill::passwd;
+use tidemill_tests::services::tidemill::folder_of;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Starts a hub in `dir` with this configuration.
-pub(super) async fn hub_in(dir: TempDir, configuration: &str) -> Tidemill {
-    fs::write(dir.path().join("tidemill.yaml"), configuration).unwrap();
-    Tidemill::start_in(dir, vec!["--config".into(), "tidemill.yaml".into()]).await
-}
-
 /// Starts a hub with this configuration, and with these users in the file `passwords`.
 pub(super) async fn hub(configuration: &str, users: &[(&str, &str)]) -> Tidemill {
-    let dir = tempfile::Builder::new().prefix("tidemill-access-").tempdir().unwrap();
-    for (user, password) in users {
-        passwd(dir.path(), user, password, &[]);
-    }
-    hub_in(dir, configuration).await
+    Tidemill::start_with_config_in(folder_of(users), configuration).await
 }
 
 /// The reason code with which a CONNECT is answered.

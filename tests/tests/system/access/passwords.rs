@@ -4,10 +4,10 @@ use std::os::unix::fs::PermissionsExt;
 
 use tidemill_tests::mqtt::{Client, Connect, Level, Packet, Publish};
 use tidemill_tests::services::mosquitto::{self, Version};
-use tidemill_tests::services::tidemill::{tidemill, tidemill_told};
+use tidemill_tests::services::tidemill::{passwd, tidemill, tidemill_told};
 use tidemill_tests::wait;
 
-use super::{LIMIT, connack, hub, passwd};
+use super::{LIMIT, connack, hub};
 
 const CONFIGURATION: &str =
     "access: { authentication: [ { name: devices, passwords: { file: passwords } } ], default: allow }\n";

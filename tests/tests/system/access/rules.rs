@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use tidemill_tests::mqtt::{Client, Connect, Level, Packet, Publish};
 use tidemill_tests::services::Tidemill;
-use tidemill_tests::services::tidemill::{passwd, tidemill};
+use tidemill_tests::services::tidemill::{folder_of, tidemill};
 use tidemill_tests::wait;
 
 use super::{LIMIT, connack, hub};
@@ -150,10 +150,8 @@ async fn what_is_not_allowed_any_more_is_cut() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reload_opens_no_listener_to_everybody() {
-    let dir = tempfile::Builder::new().prefix("tidemill-access-").tempdir().unwrap();
-    passwd(dir.path(), "bob", "p", &[]);
     let open = format!("mqtt: {{ listen: [\"0.0.0.0:0\"] }}\n{CONFIGURATION}");
-    let mut hub = Tidemill::start_configured(dir, &open).await;
+    let mut hub = Tidemill::start_configured(folder_of(&[("bob", "p")]), &open).await;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, hub.mqtt().port()));
     // Good by itself: nobody needs a name on loopback. But the socket that is open is reached from everywhere.
     std::fs::write(hub.dir().join("tidemill.yaml"), "mqtt: { listen: [\"127.0.0.1:0\"] }\n").unwrap();
@@ -182,11 +180,8 @@ async fn a_user_gets_nothing_of_a_session_of_nobody_that_it_may_not_read() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_explains_what_decides() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = folder_of(USERS);
     std::fs::write(dir.path().join("t.yaml"), CONFIGURATION).unwrap();
-    for (user, password) in USERS {
-        passwd(dir.path(), user, password, &[]);
-    }
     let check = async |arguments: &[&str]| {
         let mut all = vec!["access", "check", "--config", "t.yaml"];
         all.extend(arguments);

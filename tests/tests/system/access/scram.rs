@@ -5,7 +5,7 @@ use tidemill_tests::mqtt::{Client, Connect, Level, Packet, Reader, Writer};
 use tidemill_tests::pki::Authority;
 use tidemill_tests::scram::{METHOD, Proof};
 use tidemill_tests::services::Tidemill;
-use tidemill_tests::services::tidemill::passwd;
+use tidemill_tests::services::tidemill::folder_of;
 use tokio::net::TcpStream;
 use tokio_rustls::rustls::pki_types::ServerName;
 
@@ -92,8 +92,7 @@ async fn a_client_proves_that_it_knows_the_password_and_so_does_the_server() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_tls_too() {
-    let dir = tempfile::Builder::new().prefix("tidemill-access-").tempdir().unwrap();
-    passwd(dir.path(), "bob", "secret", &[]);
+    let dir = folder_of(&[("bob", "secret")]);
     let servers = Authority::new("servers");
     servers.server(1).write(dir.path(), "server");
     let listener =

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use tidemill_tests::mqtt::{Client, Connect, Level, Packet, Publish};
 use tidemill_tests::services::Tidemill;
-use tidemill_tests::services::tidemill::passwd;
+use tidemill_tests::services::tidemill::folder_of;
 use tidemill_tests::wait;
 use tokio::task::JoinSet;
 
@@ -15,8 +15,7 @@ use crate::access;
 
 /// A hub that knows `bob`, and `slow`, whose password takes `passes` passes over `kib` KiB to look at.
 async fn hub(mqtt: &str, kib: u32, passes: u32) -> Tidemill {
-    let dir = tempfile::tempdir().unwrap();
-    passwd(dir.path(), "bob", "secret", &[]);
+    let dir = folder_of(&[("bob", "secret")]);
     let mut file = std::fs::OpenOptions::new().append(true).open(dir.path().join("passwords")).unwrap();
     let (salt, hash) = ("c29tZXNhbHRzb21lc2FsdA", "A".repeat(43));
     writeln!(file, "slow:$argon2id$v=19$m={kib},t={passes},p=1${salt}${hash}").unwrap();
@@ -24,7 +23,7 @@ async fn hub(mqtt: &str, kib: u32, passes: u32) -> Tidemill {
         "flush: async\nmqtt: {{ allow_anonymous: true, {mqtt} }}\naccess:\n  default: allow\n  authentication: \
          [ {{ name: devices, passwords: {{ file: passwords }} }} ]\n"
     );
-    access::hub_in(dir, &configuration).await
+    Tidemill::start_with_config_in(dir, &configuration).await
 }
 
 /// Begins so many logins with a wrong password. Each gives the reason of its CONNACK.
