@@ -10,11 +10,13 @@
 //! - [`ledger`] checks arrivals against what was published: nothing lost, order kept, duplicates counted
 //! - [`kafka_reader`] and [`events`] read what came out, the latter with cloudevents-sdk as the judge
 //! - [`pki`] certificates; [`scram`] proofs of a password
+//! - [`kills`] SIGKILL at random moments
 //! - [`wait`], [`ports`], [`mod@report`], [`place`], [`environment`] small helpers
 
 pub mod environment;
 pub mod events;
 pub mod kafka_reader;
+pub mod kills;
 pub mod ledger;
 pub mod load;
 pub mod mangle;

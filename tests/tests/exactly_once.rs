@@ -8,9 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 use tidemill_tests::environment::seed;
+use tidemill_tests::kills::Kills;
 use tidemill_tests::mqtt::{Client, Connect, Level, Packet, Publish, Writer};
 use tidemill_tests::services::Tidemill;
 use tidemill_tests::services::tidemill::api::Record;
@@ -18,7 +17,12 @@ use tidemill_tests::{report, wait};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-const KILLS: u32 = 30;
+const KILLS: Kills = Kills {
+    count: 30,
+    working_max: Duration::from_millis(200),
+    starting: 0.2,
+    starting_max: Duration::from_millis(100),
+};
 const PUBLISHERS: u32 = 4;
 /// Messages that a publisher has on their way; it has hardly more identifiers, so that they are soon used again.
 const WINDOW: u16 = 24;
@@ -282,30 +286,10 @@ impl Subscriber {
     }
 }
 
-/// Kills the hub while it works, and sometimes once more while it starts. The slowest start.
-async fn kill_at_random(hub: &mut Tidemill, common: &Common, mut random: StdRng) -> Duration {
-    let mut start_max = Duration::ZERO;
-    for _ in 0..KILLS {
-        some_completed(common, 40).await;
-        tokio::time::sleep(Duration::from_millis(random.random_range(0..200))).await;
-        hub.kill();
-        if random.random_bool(0.2) {
-            hub.spawn();
-            tokio::time::sleep(Duration::from_millis(random.random_range(0..100))).await;
-            hub.kill();
-        }
-        let began = Instant::now();
-        hub.start_again().await;
-        start_max = start_max.max(began.elapsed());
-    }
-    some_completed(common, 40).await;
-    start_max
-}
-
-/// Waits until so many more messages are complete, and have come to a subscriber.
-async fn some_completed(common: &Common, count: u64) {
+/// Waits until some more messages are complete, and have come to a subscriber.
+async fn some_completed(common: &Common) {
     for counter in [&common.completed, &common.received] {
-        let wanted = counter.load(Ordering::Relaxed) + count;
+        let wanted = counter.load(Ordering::Relaxed) + 40;
         let reached = async || (counter.load(Ordering::Relaxed) >= wanted).then_some(());
         wait::until("messages to go through", LIMIT, reached).await;
     }
@@ -319,7 +303,8 @@ async fn publish_through_kills(
     publishers: Vec<JoinHandle<u32>>,
 ) -> Vec<u32> {
     let seed = seed(name);
-    let start_max = kill_at_random(hub, common, StdRng::seed_from_u64(seed)).await;
+    let killed = KILLS.run(hub, seed, async || some_completed(common).await).await;
+    some_completed(common).await;
     common.ending.store(true, Ordering::Relaxed);
     let mut published = Vec::new();
     for publisher in publishers {
@@ -328,11 +313,13 @@ async fn publish_through_kills(
     let counts = [&common.sent_again, &common.known_again].map(|counter| counter.load(Ordering::Relaxed));
     report!(
         name,
-        "{KILLS} kills, {} messages from {PUBLISHERS} publishers, who sent {} packets again; sessions knew {} messages that \
-         came again; slowest start {start_max:.1?}",
+        "{} kills, {} messages from {PUBLISHERS} publishers, who sent {} packets again; sessions knew {} messages that \
+         came again; slowest start {:.1?}",
+        KILLS.count,
         published.iter().sum::<u32>(),
         counts[0],
-        counts[1]
+        counts[1],
+        killed.start_max
     );
     assert!(
         counts.iter().all(|count| *count > 0),

@@ -4,17 +4,21 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 use tidemill_tests::environment::seed;
 use tidemill_tests::kafka_reader::TopicReader;
+use tidemill_tests::kills::Kills;
 use tidemill_tests::ledger::{Arrivals, Message, topic};
 use tidemill_tests::load::{Load, Plan};
 use tidemill_tests::mqtt::{Client, Connect, Packet, Publish};
 use tidemill_tests::services::{Kafka, Tidemill};
 use tidemill_tests::{events, report, wait};
 
-const KILLS: u32 = 10;
+const KILLS: Kills = Kills {
+    count: 10,
+    working_max: Duration::from_secs(1),
+    starting: 0.3,
+    starting_max: Duration::from_millis(200),
+};
 const SESSIONS: usize = 20;
 const PLAN: Plan = Plan {
     publishers: 20,
@@ -58,7 +62,8 @@ async fn nothing_acknowledged_is_lost() {
     }
 
     let load = Load::start(hub.mqtt(), PLAN);
-    let (kills_starting, start_max) = kill_at_random(&mut hub, &load, StdRng::seed_from_u64(seed)).await;
+    let killed = KILLS.run(&mut hub, seed, async || some_acknowledged(&load, 500).await).await;
+    some_acknowledged(&load, 1000).await;
     let published = load.stop().await;
     let mut client = Client::connect(hub.mqtt(), &Connect::clean("last")).await;
     client.publish_acked(Publish::new(topic(LAST.publisher), LAST.payload(100), 1, 1)).await;
@@ -69,8 +74,11 @@ async fn nothing_acknowledged_is_lost() {
     let again: u64 = published.iter().flat_map(|one| &one.sent).map(|sent| u64::from(*sent) - 1).sum();
     report!(
         "kill",
-        "{KILLS} kills under load and {kills_starting} while starting; slowest start {start_max:.1?}; \
+        "{} kills under load and {} while starting; slowest start {:.1?}; \
          {} publishers were cut off {} times and sent {again} messages again",
+        KILLS.count,
+        killed.starting,
+        killed.start_max,
         PLAN.publishers,
         sum(|one| one.broken)
     );
@@ -91,27 +99,6 @@ async fn nothing_acknowledged_is_lost() {
 
 fn persistent(session: usize) -> Connect {
     Connect::persistent(format!("session-{session}"))
-}
-
-/// Kills the hub while it works, and sometimes once more while it starts. How often the latter, and the slowest start.
-async fn kill_at_random(hub: &mut Tidemill, load: &Load, mut random: StdRng) -> (u32, Duration) {
-    let (mut kills_starting, mut start_max) = (0, Duration::ZERO);
-    for _ in 0..KILLS {
-        some_acknowledged(load, 500).await;
-        tokio::time::sleep(Duration::from_millis(random.random_range(0..1000))).await;
-        hub.kill();
-        if random.random_bool(0.3) {
-            hub.spawn();
-            tokio::time::sleep(Duration::from_millis(random.random_range(0..200))).await;
-            hub.kill();
-            kills_starting += 1;
-        }
-        let began = Instant::now();
-        hub.start_again().await;
-        start_max = start_max.max(began.elapsed());
-    }
-    some_acknowledged(load, 1000).await;
-    (kills_starting, start_max)
 }
 
 /// Waits until `count` more messages were acknowledged.
