@@ -35,6 +35,19 @@ impl<'a> Names<'a> {
         };
         value.filter(|value| !value.is_empty() && !value.contains(['/', '+', '#', '\0']))
     }
+
+    /// A pattern, or a level of one, with the names in it; `None` if one has no value.
+    fn put_into(&self, pattern: &str) -> Option<String> {
+        let mut filled = String::with_capacity(pattern.len());
+        let mut rest = pattern;
+        while let Some((before, after)) = rest.split_once('{') {
+            let (name, after) = after.split_once('}')?;
+            filled.push_str(before);
+            filled.push_str(self.value(name)?);
+            rest = after;
+        }
+        Some(filled + rest)
+    }
 }
 
 /// See the module's text.
@@ -79,15 +92,7 @@ impl Pattern {
     /// server's own (`$SYS`) is never reached by a name.
     #[must_use]
     pub fn resolve(&self, names: &Names<'_>) -> Option<String> {
-        let mut filter = String::with_capacity(self.0.len());
-        let mut rest = &*self.0;
-        while let Some((before, after)) = rest.split_once('{') {
-            let (name, after) = after.split_once('}')?;
-            filter.push_str(before);
-            filter.push_str(names.value(name)?);
-            rest = after;
-        }
-        filter.push_str(rest);
+        let filter = names.put_into(&self.0)?;
         (self.0.starts_with('$') || !filter.starts_with('$')).then_some(filter)
     }
 
@@ -95,19 +100,7 @@ impl Pattern {
     /// a name that cannot be put in is `+`.
     #[must_use]
     pub fn resolve_widely(&self, names: &Names<'_>) -> String {
-        let level = |level: &str| -> String {
-            let mut filled = String::with_capacity(level.len());
-            let mut rest = level;
-            while let Some((before, (name, after))) =
-                rest.split_once('{').and_then(|(before, after)| Some((before, after.split_once('}')?)))
-            {
-                let Some(value) = names.value(name) else { return "+".to_owned() };
-                filled.push_str(before);
-                filled.push_str(value);
-                rest = after;
-            }
-            filled + rest
-        };
+        let level = |level| names.put_into(level).unwrap_or_else(|| "+".to_owned());
         self.0.split('/').map(level).collect::<Vec<_>>().join("/")
     }
 }
