@@ -237,11 +237,11 @@ mod tests {
         Subscription::new(requested.into(), SubscriptionOptions::default(), None, QueueId(1), cursor).unwrap()
     }
 
-    /// Who is with whom, as sorted lists.
     fn is_empty(overlaps: &Overlaps) -> bool {
         overlaps.0.as_ref().is_none_or(|known| known.members.is_empty())
     }
 
+    /// Who is with whom, as sorted lists.
     fn groups(overlaps: &Overlaps) -> Vec<Vec<usize>> {
         let known = overlaps.0.as_ref();
         let mut groups: Vec<Vec<usize>> = known
