@@ -17,6 +17,15 @@ pub(super) enum Place<'a> {
     File(&'a Node),
 }
 
+impl Place<'_> {
+    fn problem(&self, address: SocketAddr, message: String, hint: &str) -> Diagnostic {
+        match self {
+            Place::Flag(flag) => flag_diagnostic(flag, &address.to_string(), message, Some(hint)),
+            Place::File(node) => node.diagnostic(message).with_hint(hint),
+        }
+    }
+}
+
 /// Refuses addresses that others can reach, unless that was asked for.
 pub(super) fn check(
     section: &str,
@@ -29,25 +38,17 @@ pub(super) fn check(
     }
     // The HTTP API has no users of its own.
     let first = if section == "mqtt" { "say in `access.authentication` who may come in, or " } else { "" };
+    let allow = match place {
+        Place::Flag(_) => "add --allow-anonymous".to_owned(),
+        Place::File(_) => format!("say `{section}: {{ allow_anonymous: true }}`"),
+    };
+    let hint = format!("{first}{allow} if the network around it is trusted, or listen on 127.0.0.1");
     let open = listen.iter().filter(|address| !address.ip().is_loopback());
     open.map(|address| {
         let message = format!(
             "{section} address {address} can be reached from other machines, and anyone who reaches it is let in"
         );
-        match place {
-            Place::Flag(flag) => {
-                let hint = format!(
-                    "{first}add --allow-anonymous if the network around it is trusted, or listen on 127.0.0.1"
-                );
-                flag_diagnostic(flag, &address.to_string(), message, Some(&hint))
-            }
-            Place::File(node) => {
-                let hint = format!(
-                    "{first}say `{section}: {{ allow_anonymous: true }}` if the network around it is trusted, or listen on 127.0.0.1"
-                );
-                node.diagnostic(message).with_hint(hint)
-            }
-        }
+        place.problem(*address, message, &hint)
     })
     .collect()
 }
@@ -55,11 +56,7 @@ pub(super) fn check(
 /// An address that something else has.
 pub(super) fn taken(section: &str, address: SocketAddr, other: &str, place: &Place<'_>) -> Diagnostic {
     let message = format!("{section} address {address} cannot be listened on: {other} has its port");
-    let hint = "give one of them another port";
-    match place {
-        Place::Flag(flag) => flag_diagnostic(flag, &address.to_string(), message, Some(hint)),
-        Place::File(node) => node.diagnostic(message).with_hint(hint),
-    }
+    place.problem(address, message, "give one of them another port")
 }
 
 #[cfg(test)]
