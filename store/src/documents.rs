@@ -4,6 +4,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::fault::{self, Call};
 use crate::shared::Shared;
 use crate::{Collection, Documents, Result, Store, StoreError};
 
@@ -25,6 +26,7 @@ impl Store {
     /// # Errors
     /// The database cannot be written, or the log cannot be made durable.
     pub async fn put_document(&self, collection: Collection, key: &str, value: Bytes) -> Result<()> {
+        fault::called(Call::PutDocument, &self.0.shared.options.dir);
         let (reply, answer) = oneshot::channel();
         let put = Put { collection, key: key.to_owned(), value, reply };
         self.0.shared.documents.0.lock().push(put);
@@ -51,6 +53,7 @@ impl Store {
     /// # Errors
     /// The database cannot be written.
     pub async fn delete_document(&self, collection: Collection, key: &str) -> Result<()> {
+        fault::called(Call::DeleteDocument, &self.0.shared.options.dir);
         let key = key.to_owned();
         self.run(move |shared| shared.meta.delete_document(collection, &key)).await
     }

@@ -1,6 +1,23 @@
-//! Where the store touches files: tests make chosen calls fail or wait. Outside of them nothing is looked up.
+//! Where the store touches files, and what its callers ask of it: tests make chosen calls fail, wait or panic. Outside of them nothing is
+//! looked up.
 
-/// What is about to be done to a file.
+/// What a caller asks of the store, in its own task.
+#[cfg_attr(not(feature = "faults"), expect(unreachable_pub, reason = "with `faults` it is for others"))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    /// To store records.
+    Submit,
+    /// To write a document.
+    PutDocument,
+    /// To delete one.
+    DeleteDocument,
+    /// To take a watch away.
+    Unwatch,
+    /// To take references to queues back.
+    Release,
+}
+
+/// What is about to be done to a file, or is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Point {
     /// Bytes are written.
@@ -31,6 +48,14 @@ pub(crate) enum Point {
     IndexRead,
     /// The meta database is written.
     MetaWrite,
+    /// A caller asks.
+    Call(Call),
+}
+
+/// Panics if a test said so.
+pub(crate) fn called(call: Call, dir: &std::path::Path) {
+    // A call has no file that could fail.
+    let _ = hit(Point::Call(call), dir);
 }
 
 /// Fails or waits if a test said so.
@@ -41,6 +66,8 @@ pub(crate) fn hit(_: Point, _: &std::path::Path) -> std::io::Result<()> {
 
 #[cfg(feature = "faults")]
 pub(crate) use registry::Guard;
+#[cfg(feature = "faults")]
+pub(crate) use registry::panic_nth;
 #[cfg(any(test, feature = "faults"))]
 pub(crate) use registry::{fail_nth, hit, hold_nth};
 
@@ -73,6 +100,9 @@ mod registry {
         Fail(i32),
         /// It waits until this is true.
         Hold(Mutex<bool>, Condvar),
+        /// It panics.
+        #[cfg(feature = "faults")]
+        Panic,
     }
 
     /// Takes the fault away when it is dropped, and lets go who waits.
@@ -106,6 +136,12 @@ mod registry {
         strike_nth(dir, point, n, Strike::Hold(Mutex::default(), Condvar::new()))
     }
 
+    /// Makes that call panic instead.
+    #[cfg(feature = "faults")]
+    pub(crate) fn panic_nth(dir: &Path, point: Point, n: usize) -> Guard {
+        strike_nth(dir, point, n, Strike::Panic)
+    }
+
     fn strike_nth(dir: &Path, point: Point, n: usize, strike: Strike) -> Guard {
         let (dir, calls_left) = (dir.to_owned(), AtomicUsize::new(n));
         let fault = Arc::new(Fault { dir, point, calls_left, strike, struck: AtomicBool::new(false) });
@@ -130,6 +166,8 @@ mod registry {
                 wake.wait_while(&mut over.lock(), |over| !*over);
                 Ok(())
             }
+            #[cfg(feature = "faults")]
+            Strike::Panic => panic!("a test makes {point:?} panic"),
         }
     }
 }

@@ -1,8 +1,10 @@
-//! What the tests of others call: documents that cannot be written for a while, or take long. Not a part of the interface.
+//! What the tests of others call: documents that cannot be written for a while, or take long, and callers that panic. Not a part of the
+//! interface.
 
 use std::path::Path;
 
-use crate::fault::{Guard, Point, fail_nth, hold_nth};
+pub use crate::fault::Call;
+use crate::fault::{Guard, Point, fail_nth, hold_nth, panic_nth};
 
 const ENOSPC: i32 = 28;
 
@@ -28,4 +30,10 @@ pub fn fail_documents(dir: &Path, count: usize) -> Fault {
 #[must_use]
 pub fn hold_documents(dir: &Path) -> Fault {
     Fault(vec![hold_nth(dir, Point::MetaWrite, 1)])
+}
+
+/// Makes the `n`-th of these calls from now on (the first is 1) panic, in the task that makes it.
+#[must_use]
+pub fn panic_in(dir: &Path, call: Call, n: usize) -> Fault {
+    Fault(vec![panic_nth(dir, Point::Call(call), n)])
 }

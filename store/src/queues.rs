@@ -3,6 +3,7 @@
 use tokio::sync::oneshot;
 
 use crate::catalogue::{self, Change, OpenQueue, References};
+use crate::fault::{self, Call};
 use crate::meta::catalogue::Kind;
 use crate::queue::filter;
 use crate::{FilterRequest, History, Keep, QueueId, QueueInfo, Result, Store, StoreError};
@@ -94,6 +95,7 @@ impl Store {
     /// # Errors
     /// The catalogue cannot be written.
     pub async fn release_filters(&self, queues: Vec<QueueId>) -> Result<()> {
+        fault::called(Call::Release, &self.0.shared.options.dir);
         self.change(|reply| Change::Release { queues, reply }).await
     }
 

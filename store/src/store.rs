@@ -15,6 +15,7 @@ use tokio::sync::{SemaphorePermit, oneshot};
 use uuid::Uuid;
 
 use crate::api::*;
+use crate::fault::{self, Call};
 use crate::log::format;
 use crate::log::layout::Layout;
 use crate::log::shard::Shard;
@@ -211,6 +212,7 @@ impl Store {
     /// # Errors
     /// A record is too large, or the store is closed. That the disk is full or the log poisoned, the receipt says.
     pub async fn submit(&self, records: Vec<NewRecord>) -> Result<Receipt> {
+        fault::called(Call::Submit, &self.0.shared.options.dir);
         let max = self.0.shared.options.record_bytes_max as usize;
         let mut bytes = 0;
         for record in &records {
@@ -381,6 +383,7 @@ impl Store {
     /// Takes the watch of this watcher with a token away from the queue; with `None` all of its watches there, which takes
     /// as long as there are others'.
     pub fn unwatch(&self, queue: QueueId, watcher: &Watcher, token: Option<u64>) {
+        fault::called(Call::Unwatch, &self.0.shared.options.dir);
         self.0.shared.table.write().unwatch(queue, watcher, token);
     }
 

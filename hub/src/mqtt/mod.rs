@@ -18,9 +18,11 @@
 //! - `registry`: which client has a session, and who has the session
 //! - `sessions`: sessions in the store: opened, written, ended; wills and expiry when they are due
 //! - `share`: shared subscriptions
+//! - `unwritten`: sessions that cannot be written for now
 //! - `accounts`: which QoS 2 messages in the log no session's document knows of
 //! - `recovery`: sessions take their queues again before a listener opens
 //! - `sys`: what the broker says of itself under `$SYS/`
+//! - `guard`: parts that may fail with a panic
 //! - `shared`, `stats`: what connections have in common; what is counted
 //! - `stamp`: what changes when a file does
 
@@ -29,6 +31,7 @@ mod accounts;
 mod clients;
 pub mod codec;
 mod connection;
+mod guard;
 mod limits;
 mod listener;
 mod options;
@@ -45,6 +48,7 @@ pub(crate) mod sys;
 #[cfg(test)]
 mod tests;
 pub(crate) mod transport;
+mod unwritten;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -52,7 +56,7 @@ use std::time::Duration;
 
 use tidemill_store::{Store, StoreError};
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 pub use clients::{
     ClientInfo, ClientPage, ClientQuery, ClientState, ConnectionInfo, KickError, SessionInfo,
@@ -146,6 +150,7 @@ impl Broker {
             runtime.spawn(sessions::watch_due(Arc::clone(shared)));
             runtime.spawn(listener::watch(broker.listeners.clone()));
             runtime.spawn(accounts::watch(Arc::clone(shared)));
+            runtime.spawn(unwritten::watch(Arc::clone(shared)));
             runtime.spawn(sys::run(Arc::clone(shared)));
         }
         if let Some(runtime) = threads.next() {
@@ -218,6 +223,14 @@ impl Broker {
         let left = self.shared.counters.connections();
         if left > 0 {
             warn!(connections = left, "connections did not end in time; they are cut");
+        }
+        unwritten::write_all(&self.shared).await;
+        let unwritten = self.shared.unwritten.len();
+        if unwritten > 0 {
+            error!(
+                sessions = unwritten,
+                "sessions cannot be written; after the start they are as they were written last"
+            );
         }
         if let Err(error) = self.shared.accounts.keep(&self.shared.store, None).await {
             warn!(%error, "how far sessions are written could not be; the next start looks at more of the log");

@@ -120,6 +120,11 @@ impl Mail {
         *self.letters.lock() = Letters { closed: true, ..Letters::default() };
     }
 
+    /// Whether nobody reads this mail any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.letters.lock().closed
+    }
+
     /// Says that a shared subscription has something for this connection.
     pub(super) fn nudge_share(&self) {
         self.share.store(true, Ordering::Release);

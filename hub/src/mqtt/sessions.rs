@@ -16,15 +16,20 @@ use tokio::sync::MutexGuard;
 use tracing::{error, warn};
 
 use super::accounts::Mark;
-use super::registry::{Holder, Mail};
+use super::guard::alone;
+use super::registry::Holder;
 use super::session::{Cursor, DocumentError, Kept, Session, Stored, Subscription, Will};
 use super::shared::{Shared, now_ms};
+use super::unwritten::{self, Change};
 use crate::message::{self, Properties};
 
 /// Sessions for which what is due is done at a time.
 const AT_ONCE: usize = 64;
 /// When one whose gate is held is looked at again, in milliseconds.
 const BUSY_MS: i64 = 20;
+
+/// When one that cannot be read is looked at again, in milliseconds.
+const UNREAD_MS: i64 = 10_000;
 
 /// Why a session could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -90,10 +95,19 @@ pub(super) async fn load(shared: &Shared, client: &ByteString) -> Result<Option<
     let store = &shared.store;
     let failed = |error| SessionError::Store { client: client.clone(), error };
     let broken = |error| SessionError::Document { client: client.clone(), error };
-    let Some(document) = store.document(Collection::Sessions, client).await.map_err(failed)? else {
-        return Ok(None);
+    let unwritten = shared.unwritten.of(client);
+    let document = match &unwritten {
+        Some(Change::Put(document)) => Some(document.clone()),
+        Some(Change::Delete(_)) => None,
+        Some(Change::Since(_)) | None => {
+            store.document(Collection::Sessions, client).await.map_err(failed)?
+        }
     };
-    let stored = Stored::decode(document).map_err(broken)?;
+    let Some(document) = document else { return Ok(None) };
+    let mut stored = Stored::decode(document).map_err(broken)?;
+    if let Some(Change::Since(since_ms)) = unwritten {
+        stored.offline_since_ms.get_or_insert(since_ms);
+    }
     // The place of a shared subscription is its group's.
     let own = stored.subscriptions.iter().filter(|subscription| !subscription.is_shared());
     let keys = own.map(|own| (cursor_key(client, own.queue), Start::Offset(own.next)));
@@ -112,6 +126,10 @@ pub(super) async fn save(
     let document = Stored::of(session).encode();
     shared.store.put_document(Collection::Sessions, &session.client, document).await?;
     session.take_changed();
+    // One that has ended before it, and could not be deleted.
+    if let Some(Change::Delete(cursors)) = shared.unwritten.take(&session.client) {
+        unwritten::delete_cursors(shared, &session.client, &cursors).await;
+    }
     shared.accounts.settle(&session.client, rest);
     Ok(())
 }
@@ -120,35 +138,43 @@ pub(super) async fn save(
 pub(super) async fn end_subscription(shared: &Shared, client: &str, gone: &Subscription, durable: bool) {
     if gone.is_shared() {
         shared.groups.withdraw(&shared.store, gone).await;
-    } else if durable && let Err(error) = shared.store.delete_cursor(&cursor_key(client, gone.queue)).await {
-        warn!(client, queue = gone.queue.0, %error, "could not delete a cursor");
+    } else if durable {
+        unwritten::delete_cursors(shared, client, &[gone.queue]).await;
     }
-    release(&shared.store, gone.queue).await;
     shared.counters.unsubscribed();
+    release(&shared.store, gone.queue).await;
 }
 
-/// Ends a session: first the document, so that a crash in between leaves only what recovery sweeps up.
+/// Ends a session: first the document, so that a crash in between leaves only what recovery sweeps up. If that cannot be deleted now, it is
+/// later, and all else goes.
 pub(super) async fn end(shared: &Shared, session: &Session) {
+    let client = &session.client;
     let durable = session.kept == Kept::Whole;
     // A message that was sent with QoS 2 ends with its session, and is for nobody else (MQTT-4.8.2-5).
     for (_, sent) in session.window.in_order() {
         shared.groups.finish(&shared.store, session, &sent);
     }
     if let Err(error) = shared.groups.keep(&shared.store, session.subscriptions.values()).await {
-        warn!(client = &*session.client, %error, "a group cannot be written; after a crash, what it gave to a session that ended may come again");
+        warn!(client = &**client, %error, "a group cannot be written; after a crash, what it gave to a session that ended may come again");
     }
-    if session.kept != Kept::Nothing
-        && let Err(error) = shared.store.delete_document(Collection::Sessions, &session.client).await
-    {
-        warn!(client = &*session.client, %error, "could not delete a session; it will be back after a restart");
-        return;
+    let mut has_cursors = durable;
+    if session.kept != Kept::Nothing {
+        match shared.store.delete_document(Collection::Sessions, client).await {
+            Ok(()) => drop(shared.unwritten.take(client)),
+            Err(error) => {
+                let own = session.subscriptions.values().filter(|own| durable && !own.is_shared());
+                unwritten::put_end(shared, client, own.map(|own| own.queue).collect(), &error);
+                has_cursors = false;
+            }
+        }
     }
     if durable {
         shared.counters.forget_session();
     }
-    shared.accounts.settle(&session.client, None);
+    shared.accounts.settle(client, None);
     for subscription in session.subscriptions.values() {
-        end_subscription(shared, &session.client, subscription, durable).await;
+        let ending = end_subscription(shared, client, subscription, has_cursors);
+        alone(client, "the end of a subscription", ending).await;
     }
 }
 
@@ -182,8 +208,8 @@ pub(super) async fn watch_due(shared: Arc<Shared>) {
             Ok(client) if acting.len() < AT_ONCE => {
                 match registry.try_gate(&client) {
                     Some(gate) => {
-                        if let Some(due_ms) = registry.due(&client) {
-                            acting.push(act(&shared, client, due_ms, gate));
+                        if registry.due(&client).is_some() {
+                            acting.push(act(&shared, client, gate));
                         }
                     }
                     // It may be one of those that are at work.
@@ -207,32 +233,23 @@ pub(super) async fn watch_due(shared: Arc<Shared>) {
 }
 
 /// Does what was due for a client, and lets go of its gate.
-async fn act(shared: &Shared, client: ByteString, due_ms: i64, _gate: MutexGuard<'_, ()>) {
-    let client = &client;
-    let mut session = match load(shared, client).await {
-        Ok(Some(session)) => session,
-        Ok(None) => {
-            shared.registry.remove(client);
-            return;
-        }
-        Err(error) => {
-            error!(%error, "a session cannot be read; its will and its expiry are left alone");
-            shared.registry.offline(client, None);
-            return;
-        }
-    };
-    if session.offline_since_ms.is_none() {
-        // It could not be written when its connection ended: when that was follows from what is due now.
-        session.offline_since_ms = Some(0);
-        session.offline_since_ms = next_due(&session).map(|after_ms| due_ms - after_ms);
+async fn act(shared: &Shared, client: ByteString, _gate: MutexGuard<'_, ()>) {
+    if alone(&client, "its will and its expiry", act_for(shared, &client)).await.is_none() {
+        // Nothing that is tried again and again.
+        shared.registry.offline(&client, None);
     }
+}
+
+async fn act_for(shared: &Shared, client: &ByteString) {
+    let Some(mut session) = look_at(shared, client).await else { return };
     let now = now_ms();
     if session.will_due_ms().is_some_and(|due| due <= now)
         && let Some(will) = session.will.take()
     {
-        publish_will(shared, client, will).await;
+        alone(client, "its will", publish_will(shared, client, will)).await;
         if let Err(error) = save(shared, &mut session, None).await {
-            warn!(%error, client = &**client, "could not write a session; its will may come twice");
+            // So that it does not come twice.
+            unwritten::put_off(shared, &session, &error);
         }
     }
     if session.expires_ms().is_some_and(|due| due <= now) {
@@ -247,24 +264,45 @@ async fn act(shared: &Shared, client: ByteString, due_ms: i64, _gate: MutexGuard
 /// Leaves a session to its document as it was written last, for who had it could not write it or is not there any more. If that
 /// does not say since when nobody has it, it is from now on.
 pub(super) async fn leave(shared: &Shared, client: &ByteString) {
+    if let Some(session) = look_at(shared, client).await {
+        shared.registry.offline(client, next_due(&session));
+    }
+}
+
+/// Reads a session that is without a connection, now if that is not written of it. One that cannot be read is looked at again later, if it can
+/// be read then.
+async fn look_at(shared: &Shared, client: &ByteString) -> Option<Session> {
     match load(shared, client).await {
         Ok(Some(mut session)) => {
-            session.offline_since_ms.get_or_insert_with(now_ms);
-            shared.registry.offline(client, next_due(&session));
+            if session.offline_since_ms.is_none() {
+                session.offline_since_ms = Some(now_ms());
+                unwritten::put_since(shared, client, now_ms());
+            }
+            Some(session)
         }
-        Ok(None) => shared.registry.remove(client),
-        Err(error) => {
+        Ok(None) => {
+            shared.registry.remove(client);
+            None
+        }
+        Err(error @ SessionError::Store { .. }) => {
+            warn!(%error, "a session cannot be read; its will and its expiry wait until it can");
+            unwritten::put_since(shared, client, now_ms());
+            shared.registry.offline(client, Some(now_ms() + UNREAD_MS));
+            None
+        }
+        Err(error @ SessionError::Document { .. }) => {
             error!(%error, "a session cannot be read; its will and its expiry are left alone");
             shared.registry.offline(client, None);
+            None
         }
     }
 }
 
-/// A connection is gone and has not said what becomes of its session. Takes the gate.
-pub(super) async fn abandoned(shared: &Shared, client: &ByteString, mail: &Arc<Mail>) {
+/// A connection is gone, and may not have said what becomes of the session that it has. Takes the gate.
+pub(super) async fn abandoned(shared: &Shared, client: &ByteString) {
     let _gate = shared.registry.gate(client).await;
-    // Whoever came in the meantime has found out by itself.
-    if matches!(shared.registry.holder(client), Holder::Connection(held) if Arc::ptr_eq(&held, mail)) {
+    // Whoever came in the meantime has found out by itself, and reads its mail.
+    if matches!(shared.registry.holder(client), Holder::Connection(mail) if mail.is_closed()) {
         leave(shared, client).await;
     }
 }

@@ -13,6 +13,7 @@ use super::accounts::Accounts;
 use super::registry::Registry;
 use super::share::Groups;
 use super::stats::Counters;
+use super::unwritten::Unwritten;
 
 /// Connections that are told at a time that there is no room for them; further ones are closed without a word.
 const REFUSALS_AT_ONCE: usize = 256;
@@ -33,6 +34,7 @@ pub(super) struct Shared {
     pub(super) registry: Registry,
     pub(super) groups: Groups,
     pub(super) accounts: Accounts,
+    pub(super) unwritten: Unwritten,
     pub(super) counters: Counters,
     pub(super) access: ArcSwap<Access>,
     pub(super) phase: watch::Sender<Phase>,
@@ -55,6 +57,7 @@ impl Shared {
             registry: Registry::new(),
             groups: Groups::default(),
             accounts: Accounts::default(),
+            unwritten: Unwritten::default(),
             counters: Counters::new(),
             access: ArcSwap::from_pointee(access),
             phase: watch::Sender::new(Phase::Running),

@@ -1,5 +1,13 @@
 //! A broker whose store fails for a while, or whose connections are gone before they are answered: what cannot be brought about
 //! from outside.
+//!
+//! # Layout
+//! - this file: the broker and its clients; documents that cannot be written once
+//! - `disk`: a disk that is full for a while
+//! - `panics`: connections that fail with a panic
+
+mod disk;
+mod panics;
 
 use bytes::BytesMut;
 use tempfile::TempDir;
@@ -10,7 +18,7 @@ use tokio::time::timeout;
 
 use super::access::settings::Settings;
 use super::codec::{
-    Connack, Connect, ConnectProperties, Decoder, LastWill, Packet, Publish, PublishProperties, Qos,
+    Ack, Connack, Connect, ConnectProperties, Decoder, LastWill, Packet, Publish, PublishProperties, Qos,
     ReasonCode, Subscribe, SubscribeProperties, SubscriptionId, SubscriptionOptions, TopicRequest,
     Unsubscribe, UnsubscribeProperties, Version, WillProperties,
 };
@@ -302,11 +310,11 @@ async fn a_session_whose_connection_failed_as_it_ended_ends_by_itself() {
     hub.until_offline("c").await;
     let (client, mail) = ("c".into(), Arc::new(Mail::default()));
     shared.registry.online(&client, Arc::clone(&mail));
-    mail.close();
-    // That of another connection is its own matter.
-    sessions::abandoned(shared, &client, &Arc::default()).await;
+    // That of a connection which reads its mail is its own matter.
+    sessions::abandoned(shared, &client).await;
     assert!(matches!(shared.registry.holder("c"), Holder::Connection(_)));
-    sessions::abandoned(shared, &client, &mail).await;
+    mail.close();
+    sessions::abandoned(shared, &client).await;
     hub.until("it expires", |stats| stats.persistent_sessions == 0).await;
     hub.stop().await;
 }

@@ -7,14 +7,14 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
-use tracing::warn;
 
 use super::super::codec::{Disconnect, DisconnectProperties, Packet, ReasonCode, Version};
+use super::super::guard::alone;
 use super::super::registry::Kick;
 use super::super::session::Session;
 use super::super::shared::now_ms;
 use super::super::transport::Transport;
-use super::super::{sessions, share};
+use super::super::{sessions, share, unwritten};
 use super::{Connection, Output, READ_BYTES, READ_BYTES_PER_TURN};
 
 /// How long the last packets may take to be written.
@@ -94,13 +94,15 @@ impl Close {
 
 impl Connection {
     /// Ends the connection in order: what the client sent is acknowledged, it is told why, and its
-    /// session is handed over, written down or ended.
+    /// session is handed over, written down or ended. Each part of that is done even if one before it fails with a panic: others wait for
+    /// what this connection has.
     pub(super) async fn finish(mut self: Box<Self>, close: Close) {
         if matches!(close, Close::Refused { .. } | Close::GivenUp { .. })
             && let Some((reason, _)) = close.reason()
         {
             self.shared.counters.refuse(reason);
         }
+        let client = self.session.client.clone();
         let goodbye = match close {
             Close::Goodbye { with_will } => !with_will,
             Close::Gone | Close::Refused { .. } => false,
@@ -108,32 +110,22 @@ impl Connection {
             | Close::Lost(_)
             | Close::TakenOver(_)
             | Close::Kicked(_)
-            | Close::ShuttingDown => self.read_rest().await,
+            | Close::ShuttingDown => {
+                alone(&client, "what it sent last", self.read_rest()).await == Some(true)
+            }
         };
         if goodbye {
             self.session.will = None;
         }
-        // A batch that was not taken is not acknowledged; those before it are.
-        let _ = self.submit().await;
-        let receipts_until = Instant::now() + LAST_RECEIPTS_MAX;
-        while !self.pending.is_empty() {
-            match timeout_at(receipts_until, super::next_receipt(&mut self.pending)).await {
-                Ok(stored) => {
-                    let _ = self.acknowledge(stored);
-                }
-                // Of what is sent again it must be known whether it is stored.
-                Err(_) if self.pending.iter().any(|pending| pending.mark.is_some()) => {
-                    let stored = super::next_receipt(&mut self.pending).await;
-                    let _ = self.acknowledge(stored);
-                }
-                Err(_) => break,
+        alone(&client, "its receipts", self.wait_for_receipts()).await;
+        alone(&client, "its last packets", async {
+            if self.write_down().await.is_ok() {
+                self.say_goodbye(&close).await;
             }
-        }
-        if self.write_down().await.is_ok() {
-            self.say_goodbye(&close).await;
-        }
-        self.commit_cursors();
-        self.leave_queues();
+        })
+        .await;
+        alone(&client, "its cursors", async { self.commit_cursors() }).await;
+        self.leave_queues().await;
         self.session.inbound.disconnect();
         self.shared.counters.add(&mut self.tally);
         let told = close.reason().is_some() && self.output.is_empty();
@@ -158,6 +150,26 @@ impl Connection {
         // Last, so that nobody who wants the session waits for a client that is gone.
         if told {
             linger(&mut self.stream).await;
+        }
+    }
+
+    /// Acknowledges what is stored in time.
+    async fn wait_for_receipts(&mut self) {
+        // A batch that was not taken is not acknowledged; those before it are.
+        let _ = self.submit().await;
+        let receipts_until = Instant::now() + LAST_RECEIPTS_MAX;
+        while !self.pending.is_empty() {
+            match timeout_at(receipts_until, super::next_receipt(&mut self.pending)).await {
+                Ok(stored) => {
+                    let _ = self.acknowledge(stored);
+                }
+                // Of what is sent again it must be known whether it is stored.
+                Err(_) if self.pending.iter().any(|pending| pending.mark.is_some()) => {
+                    let stored = super::next_receipt(&mut self.pending).await;
+                    let _ = self.acknowledge(stored);
+                }
+                Err(_) => break,
+            }
         }
     }
 
@@ -210,14 +222,18 @@ impl Connection {
     }
 
     /// Takes the watches and memberships away.
-    fn leave_queues(&mut self) {
-        let given_back = share::give_back(&mut self.session);
+    async fn leave_queues(&mut self) {
+        let client = self.session.client.clone();
+        let given_back = alone(&client, "what it gives back", async { share::give_back(&mut self.session) });
+        let given_back = given_back.await.unwrap_or_default();
         for (key, subscription) in self.session.subscriptions.iter() {
             if let Some(group) = self.delivery.group(key) {
                 let unfinished = given_back.iter().filter(|(of, _)| *of == key);
                 group.leave(&self.mail, unfinished.map(|(_, offset)| *offset));
             }
-            self.shared.store.unwatch(subscription.queue, &self.mail.bell, Some(key.0 as u64));
+            let token = Some(key.0 as u64);
+            let unwatch = async { self.shared.store.unwatch(subscription.queue, &self.mail.bell, token) };
+            alone(&client, "the watch of a queue", unwatch).await;
         }
     }
 
@@ -266,15 +282,17 @@ impl Connection {
         if self.session.will_due_ms().is_some_and(|due| due <= now_ms())
             && let Some(will) = self.session.will.take()
         {
-            sessions::publish_will(&shared, &client, will).await;
+            alone(&client, "its will", sessions::publish_will(&shared, &client, will)).await;
         }
         if ends {
-            sessions::end(&shared, &self.session).await;
+            alone(&client, "the end of its session", sessions::end(&shared, &self.session)).await;
             shared.registry.remove(&client);
             return;
         }
-        if let Err(error) = self.save().await {
-            warn!(client = &*client, %error, "could not write a session; an older state of it stays");
+        match alone(&client, "its session", self.save()).await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => unwritten::put_off(&shared, &self.session, &error),
+            None => unwritten::put_off(&shared, &self.session, &"a panic"),
         }
         shared.registry.offline(&client, sessions::next_due(&self.session));
     }

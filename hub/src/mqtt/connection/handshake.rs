@@ -13,13 +13,14 @@ use tracing::{debug, error, warn};
 use super::super::access::{Denied, Standing};
 use super::super::clients::Totals;
 use super::super::codec::{Connack, ConnackProperties, Connect, Decoder, Packet, ReasonCode, Version};
+use super::super::guard::alone;
 use super::super::limits::Limit;
 use super::super::peer::Peer;
 use super::super::registry::{Holder, Mail};
 use super::super::session::{Kept, Session, Subscription, Will};
-use super::super::sessions;
 use super::super::shared::{Phase, Shared, now_ms};
 use super::super::transport::{Transport, establish};
+use super::super::{sessions, unwritten};
 use super::admission::{Admitted, admit};
 use super::bounds::Bounds;
 use super::close::{linger, write_last};
@@ -122,9 +123,18 @@ pub(super) async fn accept(
             match admitted {
                 Ok(admitted) => {
                     let assigned = assigned.is_some();
-                    match open(&shared, stream, &peer, decoder, input, *connect, assigned, admitted).await {
-                        Ok(connection) => return Some(connection),
-                        Err((stream, refusal)) => (stream, Some(version), refusal),
+                    // A copy: a slice would keep the read buffer for as long as the session.
+                    let client = ByteString::from(&*connect.client_id);
+                    let opening =
+                        open(&shared, stream, &peer, decoder, input, *connect, &client, assigned, admitted);
+                    match alone(&client, "its CONNECT", opening).await {
+                        Some(Ok(connection)) => return Some(connection),
+                        Some(Err((stream, refusal))) => (stream, Some(version), refusal),
+                        None => {
+                            // The connection that had its session may have been ended for this one.
+                            sessions::abandoned(&shared, &client).await;
+                            return None;
+                        }
                     }
                 }
                 Err(refusal) => (stream, Some(version), refusal),
@@ -246,12 +256,11 @@ async fn open(
     decoder: Decoder,
     input: BytesMut,
     connect: Connect,
+    client: &ByteString,
     assigned: bool,
     admitted: Admitted,
 ) -> Result<Box<Connection>, (Transport, Refusal)> {
     let Admitted { mut standing, proof, reviews } = admitted;
-    // A copy: a slice would keep the read buffer for as long as the session.
-    let client = ByteString::from(&*connect.client_id);
     let assigned = assigned.then(|| client.clone());
     let expiry_max_s = shared.options.session_expiry_max_s();
     let asked_s = match connect.version {
@@ -279,12 +288,12 @@ async fn open(
         return Err((stream, Refusal { reason: ReasonCode::PACKET_TOO_LARGE, what }));
     }
 
-    let gate = shared.registry.gate(&client).await;
+    let gate = shared.registry.gate(client).await;
     if standing.is_none() && shared.registry.reviews() != reviews && !shared.access.load().is_open() {
         let what = "clients have to say who they are now; connect again";
         return Err((stream, Refusal { reason: ReasonCode::NOT_AUTHORIZED, what }));
     }
-    let found = match find(shared, &client, standing.as_deref(), connect.clean_start, expiry_s).await {
+    let found = match find(shared, client, standing.as_deref(), connect.clean_start, expiry_s).await {
         Ok(found) => found,
         Err(refusal) => return Err((stream, refusal)),
     };
@@ -300,26 +309,28 @@ async fn open(
         None => Vec::new(),
     };
     if let Err(refusal) = keep(shared, &mut session, &gone).await {
-        // As it was: its document, or nothing.
+        // As it was, or nothing.
         if session.kept == Kept::Whole {
-            sessions::leave(shared, &client).await;
+            sessions::leave(shared, client).await;
         } else {
             sessions::end(shared, &session).await;
-            shared.registry.remove(&client);
+            shared.registry.remove(client);
         }
         return Err((stream, refusal));
     }
     for subscription in &gone {
-        sessions::end_subscription(shared, &client, subscription, session.kept == Kept::Whole).await;
+        sessions::end_subscription(shared, client, subscription, session.kept == Kept::Whole).await;
     }
     let mail = Arc::new(Mail::of(session.owner.clone()));
-    shared.registry.online(&client, Arc::clone(&mail));
+    let mut connection =
+        connection(shared, stream, peer, decoder, input, &connect, session, Arc::clone(&mail), user);
+    // From here on, whoever wants the session finds somebody who reads the mail, or closes it.
+    shared.registry.online(client, Arc::clone(&mail));
     if shared.registry.reviews() != reviews {
         mail.nudge_review();
     }
     drop(gate);
 
-    let mut connection = connection(shared, stream, peer, decoder, input, &connect, session, mail, user);
     connack.session_present = present;
     connection.standing = standing;
     connection.send(&Packet::Connack(Box::new(connack)));
@@ -367,17 +378,17 @@ async fn find(
     clean: bool,
     expiry_s: u32,
 ) -> Result<Found, Refusal> {
-    let old = match shared.registry.holder(client) {
-        Holder::Nobody => None,
+    let (old, mut is_ahead) = match shared.registry.holder(client) {
+        Holder::Nobody => (None, false),
         Holder::Connection(mail) => {
             check_owner(mail.owner.as_deref(), standing)?;
             match mail.take_over().await {
-                Ok(session) => Some(session),
+                Ok(session) => (Some(session), true),
                 // A connection that was lost in a way that it cannot answer leaves the document.
-                Err(_) => read(shared, client).await?,
+                Err(_) => (read(shared, client).await?, false),
             }
         }
-        Holder::Document => read(shared, client).await?,
+        Holder::Document => (read(shared, client).await?, false),
     };
     let new = || {
         let mut session = Session::new(client.clone(), expiry_s);
@@ -396,12 +407,16 @@ async fn find(
     // The will of the connection before: if the session ends here, or its delay is over, now. If the session goes
     // on before the delay is over, never (3.1.3.2.2).
     let will_is_due = !goes_on || is_due(old.will_due_ms());
-    if let Some(will) = old.will.take()
-        && will_is_due
-    {
+    if will_is_due && let Some(will) = old.will.take() {
+        is_ahead = true;
         sessions::publish_will(shared, client, will).await;
     }
     if goes_on {
+        if is_ahead {
+            // Should it not come to a CONNACK.
+            unwritten::put_ahead(shared, &old);
+        }
+        old.will = None;
         return Ok(Found { session: old, present: true });
     }
     sessions::end(shared, &old).await;

@@ -155,9 +155,14 @@ pub(super) fn serve(
     peer: Peer,
     place: Place,
 ) -> impl Future<Output = ()> + Send + 'static {
+    let address = peer.address;
     let accepted = Box::pin(handshake::accept(shared, stream, peer));
     async move {
-        let Some(mut connection) = accepted.await else { return };
+        let accepted = AssertUnwindSafe(accepted).catch_unwind().await.unwrap_or_else(|_| {
+            error!(peer = %address, "a connection failed with a panic before it had a session; only it is closed");
+            None
+        });
+        let Some(mut connection) = accepted else { return };
         let ran = AssertUnwindSafe(connection.run()).catch_unwind().await;
         Box::pin(connection.end(ran)).await;
         drop(place);
@@ -183,14 +188,13 @@ impl Connection {
         });
         let listener = &self.peer.listener.options.name;
         debug!(peer = %address, listener, client, reason = %close, "connection closed");
-        let (shared, client, mail) =
-            (Arc::clone(&self.shared), self.session.client.clone(), Arc::clone(&self.mail));
+        let (shared, client) = (Arc::clone(&self.shared), self.session.client.clone());
         if AssertUnwindSafe(self.finish(close)).catch_unwind().await.is_err() {
             error!(
                 client = &*client,
                 "a connection failed with a panic as it ended; its session is what was written last"
             );
-            sessions::abandoned(&shared, &client, &mail).await;
+            sessions::abandoned(&shared, &client).await;
         }
     }
 

@@ -1,0 +1,160 @@
+//! A disk that is full for a while: what was to be written then is written later, and nobody notices.
+
+use tidemill_store::StoreError;
+
+use super::*;
+
+impl Hub {
+    /// Waits until everything is written.
+    async fn until_written(&self) {
+        let wait = async {
+            while self.broker.shared.unwritten.len() > 0 {
+                tokio::time::sleep(STOP_POLL).await;
+            }
+        };
+        timeout(LIMIT, wait).await.expect("sessions are not written");
+    }
+
+    /// What the store has of a session.
+    async fn document(&self, client: &str) -> Result<Option<bytes::Bytes>, StoreError> {
+        self.broker.shared.store.document(tidemill_store::Collection::Sessions, client).await
+    }
+}
+
+async fn acknowledge(client: &mut Client, publish: &Publish) {
+    client.send(&Packet::Puback(Ack::new(publish.id.unwrap(), ReasonCode::SUCCESS))).await;
+}
+
+/// The document cannot be written as the message is sent, as the connection ends and as it is put down.
+#[tokio::test]
+async fn a_group_s_message_that_could_not_be_written_is_not_stuck() {
+    let hub = Hub::start().await;
+    let mut member = Client::connect(&hub, lasting("member", 100)).await;
+    member.subscribe("$share/g/work", Qos::ExactlyOnce, 1).await;
+    let mut publisher = Client::connect(&hub, clean("publisher")).await;
+    // Those of the publisher need none.
+    let fault = fail_documents(hub.dir.path(), 3);
+    let publish = Publish {
+        dup: false,
+        qos: Qos::ExactlyOnce,
+        retain: false,
+        topic: "work".into(),
+        id: Some(9.try_into().unwrap()),
+        properties: PublishProperties::default(),
+        payload: "x".into(),
+    };
+    publisher.send(&Packet::Publish(publish)).await;
+    member.closed().await;
+    hub.until_offline("member").await;
+    assert!(fault.has_struck());
+    let (mut member, connack) = Client::open(&hub, lasting("member", 100)).await;
+    assert!(connack.session_present);
+    assert_eq!(member.message().await.topic, "work");
+    hub.stop().await;
+}
+
+/// It waits in memory and is written when that succeeds; what its client does meanwhile, it does with it.
+#[tokio::test]
+async fn a_session_that_cannot_be_written_waits() {
+    let hub = Hub::start().await;
+    let mut client = Client::connect(&hub, lasting("c", 100)).await;
+    client.subscribe("a", Qos::AtLeastOnce, 1).await;
+    client.publish("a").await;
+    let unanswered = client.message().await;
+    let before = hub.document("c").await.unwrap();
+    let fault = fail_documents(hub.dir.path(), 2);
+    drop(client);
+    hub.until_offline("c").await;
+    // Refused: it could not be kept. The second of the writes.
+    let (_, connack) = Client::open(&hub, lasting("c", 100)).await;
+    assert_eq!((connack.reason, fault.has_struck()), (ReasonCode::UNSPECIFIED_ERROR, true));
+    assert_eq!(hub.document("c").await.unwrap(), before, "it was written");
+    let (mut client, connack) = Client::open(&hub, lasting("c", 100)).await;
+    assert!(connack.session_present && hub.broker.shared.unwritten.len() == 0);
+    let again = client.message().await;
+    assert_eq!((again.dup, again.id), (true, unanswered.id));
+    acknowledge(&mut client, &again).await;
+
+    let fault = fail_documents(hub.dir.path(), 1);
+    drop(client);
+    hub.until_offline("c").await;
+    assert!(fault.has_struck());
+    hub.until_written().await;
+    assert_ne!(hub.document("c").await.unwrap(), before);
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_that_cannot_be_deleted_ends_all_the_same() {
+    let hub = Hub::start().await;
+    let mut client = Client::connect(&hub, lasting("c", 100)).await;
+    for filter in ["a", "$share/g/b"] {
+        client.subscribe(filter, Qos::AtLeastOnce, 1).await;
+    }
+    drop(client);
+    hub.until_offline("c").await;
+    let fault = fail_documents(hub.dir.path(), 1);
+    let _client = Client::connect(&hub, clean("c")).await;
+    assert!(fault.has_struck());
+    hub.until("all is given back", |stats| (stats.subscriptions, stats.persistent_sessions) == (0, 0)).await;
+    hub.until_written().await;
+    assert_eq!(hub.document("c").await.unwrap(), None);
+    let cursors = hub.broker.shared.store.cursors("session/", None, 9).await.unwrap();
+    assert!(cursors.is_empty(), "{cursors:?}");
+    hub.stop().await;
+}
+
+/// One that begins before the old one could be deleted is not deleted for it.
+#[tokio::test]
+async fn a_new_session_takes_the_place_of_one_that_could_not_be_deleted() {
+    let hub = Hub::start().await;
+    let mut client = Client::connect(&hub, lasting("c", 100)).await;
+    client.subscribe("a", Qos::AtLeastOnce, 1).await;
+    let fault = fail_documents(hub.dir.path(), 1);
+    let mut client = Client::connect(&hub, Connect { clean_start: true, ..lasting("c", 100) }).await;
+    assert!(fault.has_struck() && hub.broker.shared.unwritten.len() == 0);
+    client.subscribe("b", Qos::AtLeastOnce, 1).await;
+    assert_eq!(hub.broker.shared.store.cursors("session/", None, 9).await.unwrap().len(), 1);
+    drop(client);
+    hub.until_offline("c").await;
+    let (_, connack) = Client::open(&hub, lasting("c", 100)).await;
+    assert!(connack.session_present);
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn a_will_comes_once_though_that_cannot_be_written() {
+    let hub = Hub::start().await;
+    let mut watcher = Client::connect(&hub, clean("watcher")).await;
+    watcher.subscribe("#", Qos::AtLeastOnce, 1).await;
+    drop(Client::connect(&hub, with_will(lasting("c", 100), 1)).await);
+    hub.until_offline("c").await;
+    let fault = fail_documents(hub.dir.path(), 2);
+    let will = watcher.message().await;
+    assert_eq!(will.topic, "will");
+    acknowledge(&mut watcher, &will).await;
+    while !fault.has_struck() {
+        tokio::time::sleep(STOP_POLL).await;
+    }
+    hub.until_written().await;
+    let _client = Client::connect(&hub, lasting("c", 100)).await;
+    watcher.publish("next").await;
+    assert_eq!(watcher.message().await.topic, "next");
+    hub.stop().await;
+}
+
+/// What could not be written by then is, when the broker stops.
+#[tokio::test]
+async fn what_waits_is_written_as_the_broker_stops() {
+    let hub = Hub::start().await;
+    let client = Client::connect(&hub, lasting("c", 100)).await;
+    let before = hub.document("c").await.unwrap();
+    let fault = fail_documents(hub.dir.path(), 1);
+    drop(client);
+    hub.until_offline("c").await;
+    assert!(fault.has_struck());
+    assert_eq!(hub.document("c").await.unwrap(), before);
+    hub.broker.stop(LIMIT).await;
+    assert_ne!(hub.document("c").await.unwrap(), before);
+    hub.broker.shared.store.close().await.unwrap();
+}
