@@ -18,8 +18,8 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::ports;
 use crate::process::{Ended, Memory, Process, run};
+use crate::{ports, wait};
 
 /// Recovery included.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -27,6 +27,10 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// A command that ends by itself.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+/// A reload stops what the rules before it had under way.
+const RELOAD_LIMIT: Duration = Duration::from_secs(30);
+/// What the log says of a reload.
+const RELOADED: &str = "connections, rules, access and certificates are reloaded";
 /// The name of a configuration in a hub's folder.
 const CONFIG: &str = "tidemill.yaml";
 
@@ -248,6 +252,19 @@ impl Tidemill {
     /// When it does not run.
     pub fn reload(&mut self) {
         self.process.as_mut().expect("a running hub").signal(Signal::HUP);
+    }
+
+    /// The same with another configuration; waits until all of it is at work.
+    ///
+    /// # Panics
+    /// When it does not run, or does not say that it has reloaded.
+    pub async fn reload_with(&mut self, configuration: &str) {
+        let reloads = |hub: &Tidemill| hub.log().matches(RELOADED).count();
+        let before = reloads(self);
+        fs::write(self.dir.path().join(CONFIG), configuration).expect("a writable folder");
+        self.reload();
+        let reloaded = async || (reloads(self) > before).then_some(());
+        wait::until("the configuration to be reloaded", RELOAD_LIMIT, reloaded).await;
     }
 
     /// Starts it again with the data it had, on the same ports, and waits until it is ready.

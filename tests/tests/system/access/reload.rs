@@ -11,16 +11,6 @@ use tidemill_tests::wait;
 use super::tokens::{Signer, publish_keys};
 use super::{LIMIT, connack, hub};
 
-/// Reloads with another configuration, and waits until it is at work.
-pub(super) async fn reload(hub: &mut Tidemill, configuration: &str) {
-    let reloaded = |hub: &Tidemill| hub.log().matches("access and certificates are reloaded").count();
-    let before = reloaded(hub);
-    std::fs::write(hub.dir().join("tidemill.yaml"), configuration).unwrap();
-    hub.reload();
-    wait::until("the configuration to be reloaded", LIMIT, async || (reloaded(hub) > before).then_some(()))
-        .await;
-}
-
 async fn is_cut(mut client: Client) {
     assert_eq!(client.reader.until_closed().await, [Packet::Disconnect { reason: 0x87 }]);
 }
@@ -37,18 +27,18 @@ async fn who_an_endpoint_let_in_goes_with_the_endpoint() {
     let mut hub = hub(&asking("/ask", ""), &[]).await;
     let login = Connect::clean("c").login("u", "p");
     let mut client = Client::connect(hub.mqtt(), &login).await;
-    reload(&mut hub, &asking("/ask", "")).await;
+    hub.reload_with(&asking("/ask", "")).await;
     assert_eq!(connack(hub.mqtt(), &login).await.unwrap(), 0);
     assert_eq!(client.reader.until_closed().await, [Packet::Disconnect { reason: 0x8e }]);
     assert_eq!(server.received("/ask").len(), 1, "what it said is remembered");
     let mut client = Client::connect(hub.mqtt(), &login).await;
-    reload(&mut hub, &asking("/ask", ", ttl: 10s, timeout: 2s")).await;
+    hub.reload_with(&asking("/ask", ", ttl: 10s, timeout: 2s")).await;
     client.publish_acked(Publish::new("t", "x", 1, 1)).await;
-    reload(&mut hub, &asking("/other", "")).await;
+    hub.reload_with(&asking("/other", "")).await;
     is_cut(client).await;
     let client = Client::connect(hub.mqtt(), &login).await;
     assert_eq!(server.received("/other").len(), 1, "another endpoint is asked itself");
-    reload(&mut hub, "access: { rules: [ { allow: all, topics: [\"#\"] } ] }\n").await;
+    hub.reload_with("access: { rules: [ { allow: all, topics: [\"#\"] } ] }\n").await;
     is_cut(client).await;
 }
 
@@ -102,12 +92,12 @@ async fn who_came_with_a_token_goes_with_its_key() {
     };
     let mut first = connect(&hub, "first", &one).await;
     let mut second = connect(&hub, "second", &two).await;
-    reload(&mut hub, &with("test", "6s")).await;
+    hub.reload_with(&with("test", "6s")).await;
     first.publish_acked(Publish::new("t", "x", 1, 1)).await;
     second.publish_acked(Publish::new("t", "x", 1, 1)).await;
     publish_keys(&server, &[&two]);
     is_cut(first).await;
     second.publish_acked(Publish::new("t", "x", 1, 2)).await;
-    reload(&mut hub, &with("\"test\", other", "6s")).await;
+    hub.reload_with(&with("\"test\", other", "6s")).await;
     is_cut(second).await;
 }

@@ -9,7 +9,6 @@ use tidemill_tests::services::tidemill::folder_of;
 use tokio::net::TcpStream;
 use tokio_rustls::rustls::pki_types::ServerName;
 
-use super::reload::reload;
 use super::{connack, hub};
 
 const CONFIGURATION: &str =
@@ -127,7 +126,7 @@ async fn who_does_not_know_it_learns_nothing() {
         (asked(&hub, "bob").await, asked(&hub, "nobody").await, asked(&hub, "nobody").await);
     assert_eq!((known.len(), &unknown), (unknown.len(), &again));
     // Nor from asking again later.
-    reload(&mut hub, CONFIGURATION).await;
+    hub.reload_with(CONFIGURATION).await;
     assert_eq!((asked(&hub, "bob").await, asked(&hub, "nobody").await), (known.clone(), unknown.clone()));
     hub.terminate().await;
     hub.start_again().await;

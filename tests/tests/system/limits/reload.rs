@@ -1,28 +1,13 @@
 //! SIGHUP while clients are at a limit: limits are read at start only, what a reload takes away gives its place back, and
 //! nobody gets past a limit in between.
 
-use std::fs;
-
 use tidemill_tests::mqtt::{Client, Connect, Packet, Publish};
-use tidemill_tests::services::Tidemill;
 use tidemill_tests::wait;
 use tokio::sync::watch;
 
 use super::connections::refused;
 use super::{LIMIT, hub, reached, shown};
 use crate::access;
-
-/// What the log says of a reload.
-const RELOADED: &str = "connections, rules, access and certificates are reloaded";
-
-/// Writes a configuration, and waits until it is at work.
-async fn reload(hub: &mut Tidemill, configuration: &str) {
-    let before = hub.log().matches(RELOADED).count();
-    fs::write(hub.dir().join("tidemill.yaml"), configuration).unwrap();
-    hub.reload();
-    let done = async || (hub.log().matches(RELOADED).count() > before).then_some(());
-    wait::until("a reload", LIMIT, done).await;
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_limits_wait_for_a_restart_and_say_so() {
@@ -43,7 +28,7 @@ async fn other_limits_wait_for_a_restart_and_say_so() {
         ids.push(id);
     }
     let more = "flush: async\nmqtt: { connections_max: 5, inflight_max: 9, client_messages_per_s: 0, lag_time_max: 5s }\n";
-    reload(&mut hub, more).await;
+    hub.reload_with(more).await;
     let named = "mqtt.client_messages_per_s, mqtt.connections_max, mqtt.inflight_max, mqtt.lag_time_max, mqtt.rate_burst";
     assert!(hub.log().contains(named), "which limits wait is not said:\n{}", hub.log());
     for (limit, value) in [("connections_max", 3.0), ("inflight_max", 2.0), ("client_messages_per_s", 20.0)] {
@@ -91,7 +76,7 @@ async fn what_a_reload_takes_away_gives_its_place_back_and_no_more() {
     client.subscribe(&[("a", 1), ("b", 1)]).await;
     client.disconnect().await;
     // A reload takes one of two, which makes room for one.
-    reload(&mut hub, &rules("b, c, d")).await;
+    hub.reload_with(&rules("b, c, d")).await;
     let mut client = Client::connect(hub.mqtt(), &bob).await;
     assert!(client.session_present);
     client.writer.subscribe(2, &[("c", 1), ("d", 1)]).await.unwrap();
@@ -133,7 +118,7 @@ async fn what_a_reload_takes_away_gives_its_place_back_and_no_more() {
     client.disconnect().await;
     for _ in 0..5 {
         for bob in ["a, b", "c, d"] {
-            reload(&mut hub, &rules(bob)).await;
+            hub.reload_with(&rules(bob)).await;
             let connections = hub.metrics().await.sum("tidemill_mqtt_connections", &[]).unwrap();
             assert!(connections <= 4.0, "{connections} connections");
         }
