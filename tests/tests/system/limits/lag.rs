@@ -4,7 +4,7 @@ use tidemill_tests::mqtt::{Client, Connect, Packet, Publish};
 use tidemill_tests::services::Tidemill;
 use tidemill_tests::wait;
 
-use super::{LIMIT, hub, reached};
+use super::{LIMIT, acknowledge, hub, reached, take_three};
 
 /// A session that subscribes to `a` with QoS 1 and has three messages that it does not acknowledge, of `count` numbers.
 async fn slow_subscriber(hub: &Tidemill, count: u32) -> (Client, Vec<u16>) {
@@ -14,12 +14,7 @@ async fn slow_subscriber(hub: &Tidemill, count: u32) -> (Client, Vec<u16>) {
     for number in 0..count {
         sender.publish_acked(Publish::new("a", number.to_string(), 1, 1)).await;
     }
-    let mut ids = Vec::new();
-    for number in 0..3 {
-        let Packet::Publish { id, payload, .. } = slow.packet().await else { panic!("no message") };
-        assert_eq!(payload, number.to_string());
-        ids.push(id);
-    }
+    let ids = take_three(&mut slow).await;
     (slow, ids)
 }
 
@@ -49,10 +44,7 @@ async fn a_slow_subscriber_skips_to_the_newest() {
         let (mut slow, ids) = slow_subscriber(&hub, 40).await;
         let skipped = async || hub.metrics().await.sum("tidemill_mqtt_lag_skipped_total", &[]).unwrap_or(0.0);
         wait::until_eq("messages that were skipped", LIMIT, 36.0, skipped).await;
-        for id in ids {
-            slow.writer.puback(id).await.unwrap();
-        }
-        slow.writer.flush().await.unwrap();
+        acknowledge(&mut slow, ids).await;
         assert_eq!(slow.message().await.payload, "39", "{bound}: the newest");
         slow.nothing_comes().await;
         let limit = bound.split(':').next().unwrap();
@@ -76,19 +68,11 @@ async fn subscriptions_that_overlap_skip_each_to_its_own_newest() {
             sender.publish_acked(Publish::new("a", number.to_string(), 1, 1)).await;
         }
         sender.publish_acked(Publish::new("b", "late", 1, 1)).await;
-        let mut ids = Vec::new();
-        for number in 0..3 {
-            let Packet::Publish { id, payload, .. } = slow.packet().await else { panic!("no message") };
-            assert_eq!(payload, number.to_string());
-            ids.push(id);
-        }
+        let ids = take_three(&mut slow).await;
         // From 3 to 38 of the one, and to 39 of the other.
         let skipped = async || hub.metrics().await.sum("tidemill_mqtt_lag_skipped_total", &[]).unwrap_or(0.0);
         wait::until_eq("messages that were skipped", LIMIT, 36.0 + 37.0, skipped).await;
-        for id in ids {
-            slow.writer.puback(id).await.unwrap();
-        }
-        slow.writer.flush().await.unwrap();
+        acknowledge(&mut slow, ids).await;
         assert_eq!(slow.message().await.payload, "39", "{bound}: the newest of `a`");
         assert_eq!(slow.message().await.payload, "late", "{bound}: the newest of `#`");
         slow.nothing_comes().await;

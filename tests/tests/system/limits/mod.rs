@@ -23,6 +23,7 @@ mod values;
 
 use std::time::Duration;
 
+use tidemill_tests::mqtt::{Client, Packet};
 use tidemill_tests::services::Tidemill;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -30,6 +31,25 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// A hub with these keys of `mqtt`.
 async fn hub(mqtt: &str) -> Tidemill {
     Tidemill::start_with_config(&format!("flush: async\nmqtt: {{ {mqtt} }}\n")).await
+}
+
+/// Takes the messages `0`, `1` and `2`, and acknowledges none of them: their identifiers.
+async fn take_three(client: &mut Client) -> Vec<u16> {
+    let mut ids = Vec::new();
+    for number in 0..3 {
+        let Packet::Publish { id, payload, .. } = client.packet().await else { panic!("no message") };
+        assert_eq!(payload, number.to_string());
+        ids.push(id);
+    }
+    ids
+}
+
+/// Acknowledges messages.
+async fn acknowledge(client: &mut Client, ids: Vec<u16>) {
+    for id in ids {
+        client.writer.puback(id).await.unwrap();
+    }
+    client.writer.flush().await.unwrap();
 }
 
 /// How often a limit was reached, by its key below `mqtt`.

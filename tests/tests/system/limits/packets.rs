@@ -4,7 +4,7 @@ use tidemill_tests::mqtt::{Client, Connect, Level, Packet, Publish, encode};
 use tidemill_tests::wait;
 use tokio::net::TcpSocket;
 
-use super::{LIMIT, hub, reached};
+use super::{LIMIT, acknowledge, hub, reached, take_three};
 
 /// A QoS 1 PUBLISH of MQTT 5 with an alias for its topic, and no payload.
 fn aliased(topic: &str, id: u16, alias: u16) -> Vec<u8> {
@@ -121,18 +121,10 @@ async fn a_client_that_does_not_acknowledge_gets_no_more_than_the_window() {
     for number in 0..10 {
         sender.publish_acked(Publish::new("a", number.to_string(), 1, 1)).await;
     }
-    let mut ids = Vec::new();
-    for number in 0..3 {
-        let Packet::Publish { id, payload, .. } = slow.packet().await else { panic!("no message") };
-        assert_eq!(payload, number.to_string());
-        ids.push(id);
-    }
+    let ids = take_three(&mut slow).await;
     slow.nothing_comes().await;
     assert!(reached(&hub, "inflight_max").await >= 1.0);
-    for id in ids {
-        slow.writer.puback(id).await.unwrap();
-    }
-    slow.writer.flush().await.unwrap();
+    acknowledge(&mut slow, ids).await;
     for number in 3..10 {
         assert_eq!(slow.message().await.payload, number.to_string());
     }

@@ -6,7 +6,7 @@ use tidemill_tests::wait;
 use tokio::sync::watch;
 
 use super::connections::refused;
-use super::{LIMIT, hub, reached, shown};
+use super::{LIMIT, acknowledge, hub, reached, shown};
 use crate::access;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -36,10 +36,7 @@ async fn other_limits_wait_for_a_restart_and_say_so() {
     }
     assert_eq!(refused(hub.mqtt(), &Connect::clean("fourth")).await, "151");
     slow.nothing_comes().await;
-    for id in ids {
-        slow.writer.puback(id).await.unwrap();
-    }
-    slow.writer.flush().await.unwrap();
+    acknowledge(&mut slow, ids).await;
     for number in 3..=40 {
         assert_eq!(slow.message().await.payload, number.to_string());
     }
