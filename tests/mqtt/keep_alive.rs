@@ -124,9 +124,7 @@ async fn it_ends_who_does_not_read_whatever_else_goes_on() {
         let mut wire = Wire::with(&hub, &connect(level, &client).keep_alive(2)).await;
         wire.subscribe(&client, 0).await;
         let mut other = Wire::connect(&hub, level, &at(level, "keep-alive-other")).await;
-        for _ in 0..16 {
-            other.publish(publish(&client, vec![b'x'; 1_000_000])).await;
-        }
+        other.publish_much(&client).await;
         wires.push(wire);
     }
     let began = Instant::now();

@@ -268,10 +268,7 @@ async fn a_goodbye_counts_though_the_client_has_not_read_everything() {
         let mut wire =
             Wire::with(&hub, &connect(level, at(level, "will-slow")).will(&topic, "gone", 0)).await;
         wire.subscribe(&much, 0).await;
-        // More than all buffers hold.
-        for _ in 0..16 {
-            watcher.publish(publish(&much, vec![b'x'; 1_000_000])).await;
-        }
+        watcher.publish_much(&much).await;
         wire.send(&DISCONNECT).await;
         drop(wire);
         // The hub has noticed when another may have the identifier without taking it over.
@@ -289,9 +286,7 @@ async fn a_goodbye_counts_of_a_client_that_is_given_up() {
         let client = connect(level, at(level, "will-given-up")).keep_alive(1).will(&topic, "gone", 0);
         let mut wire = Wire::with(&hub, &client).await;
         wire.subscribe(&much, 0).await;
-        for _ in 0..16 {
-            watcher.publish(publish(&much, vec![b'x'; 1_000_000])).await;
-        }
+        watcher.publish_much(&much).await;
         // It stays, and reads nothing: the hub sees no more of it than silence.
         wire.send(&DISCONNECT).await;
         wait::until("the hub gives it up", LIMIT, async || {

@@ -228,6 +228,13 @@ impl Wire {
         self.expect_among(&puback(0xabc)).await;
     }
 
+    /// Publishes more than all buffers on the way to a client hold.
+    pub(crate) async fn publish_much(&mut self, topic: &str) {
+        for _ in 0..16 {
+            self.publish(publish(topic, vec![b'x'; 1_000_000])).await;
+        }
+    }
+
     /// Ends the connection as a client should.
     pub(crate) async fn disconnect(mut self) {
         self.send(&DISCONNECT).await;
