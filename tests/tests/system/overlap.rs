@@ -279,21 +279,9 @@ fn subscription_ids(properties: &Properties) -> Vec<u32> {
 
 /// A session that stays, with a Receive Maximum.
 async fn connect(hub: &Tidemill, level: Level, name: &str) -> Client {
-    let mut body = b"\0\x04MQTT".to_vec();
-    body.extend([level as u8, 0, 0, 60]);
-    if level == Level::V5 {
-        body.extend([8, 0x11, 0, 0, 0, 200, 0x21, 0, RECEIVE_MAXIMUM]);
-    }
-    body.extend([0, name.len() as u8]);
-    body.extend(name.as_bytes());
-    let (mut writer, mut reader) = Client::open(hub.mqtt(), level).await.unwrap();
-    writer.raw(&packet(0x10, &body)).await.unwrap();
-    match reader.packet().await {
-        Packet::ConnAck { session_present, reason: 0, properties } => {
-            Client { writer, reader, session_present, properties }
-        }
-        other => panic!("CONNECT was answered with {other:?}"),
-    }
+    let properties = vec![0x21, 0, RECEIVE_MAXIMUM];
+    let connect = Connect { expiry_s: 200, properties, ..Connect::persistent(name).level(level) };
+    Client::connect(hub.mqtt(), &connect).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

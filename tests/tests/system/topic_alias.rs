@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tidemill_tests::mqtt::encode::packet;
-use tidemill_tests::mqtt::{Client, Connect, Level, Packet, Publish};
+use tidemill_tests::mqtt::{Client, Connect, Packet, Publish};
 use tidemill_tests::report;
 use tidemill_tests::services::Tidemill;
 
@@ -12,20 +11,9 @@ const ROUNDS: usize = 30;
 
 /// A session that stays, of a client that knows so many topics by number and takes packets up to a size.
 async fn connect(hub: &Tidemill, name: &str, aliases: u16, packet_bytes_max: u32) -> Client {
-    let mut body = b"\0\x04MQTT\x05\0\0\x3c\x0d\x11\0\0\0\xc8\x22".to_vec();
-    body.extend(aliases.to_be_bytes());
-    body.push(0x27);
-    body.extend(packet_bytes_max.to_be_bytes());
-    body.extend([0, name.len() as u8]);
-    body.extend(name.as_bytes());
-    let (mut writer, mut reader) = Client::open(hub.mqtt(), Level::V5).await.unwrap();
-    writer.raw(&packet(0x10, &body)).await.unwrap();
-    match reader.packet().await {
-        Packet::ConnAck { session_present, reason: 0, properties } => {
-            Client { writer, reader, session_present, properties }
-        }
-        other => panic!("CONNECT was answered with {other:?}"),
-    }
+    let properties = [&[0x22][..], &aliases.to_be_bytes(), &[0x27], &packet_bytes_max.to_be_bytes()].concat();
+    let connect = Connect { expiry_s: 200, properties, ..Connect::persistent(name) };
+    Client::connect(hub.mqtt(), &connect).await
 }
 
 /// The topics that numbers stand for on one connection.
