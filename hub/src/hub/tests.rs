@@ -62,6 +62,15 @@ async fn json(hub: &Hub, path: &str) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}: {text}"))
 }
 
+async fn until_routed(hub: &Hub) {
+    let waited = async {
+        while hub.view().router_lag(hub.store()) > 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waited).await.expect("everything is routed");
+}
+
 async fn until_drained(hub: &Hub) {
     let waited = async {
         loop {
@@ -288,12 +297,7 @@ async fn rules_are_reloaded_and_removed_ones_cost_nothing_that_was_pending() {
         let queues = queues["queues"].as_array().unwrap().iter();
         queues.map(|queue| queue["name"].as_str().unwrap().to_owned()).collect()
     };
-    let waited = async {
-        while hub.view().router_lag(hub.store()) > 0 {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), waited).await.unwrap();
+    until_routed(&hub).await;
     hub.reload(config(dir.path(), none).rules, Duration::from_secs(5)).await.unwrap();
     let queues = json(&hub, "/api/v1/queues").await;
     assert_eq!(names(&queues), ["router", "rule/hot", "rule/all"], "nothing undelivered is dropped");
@@ -434,12 +438,7 @@ async fn the_queue_of_a_removed_rule_can_be_dropped_and_no_other() {
     let broken = RULES.replace("@DIR@/out.jsonl", "@DIR@/missing/out.jsonl");
     let hub = start(dir.path(), &broken).await;
     publish(&hub, "t/a", r#"{"temp":11,"unit":"C"}"#).await;
-    let waited = async {
-        while hub.view().router_lag(hub.store()) > 0 {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), waited).await.unwrap();
+    until_routed(&hub).await;
     let queues = json(&hub, "/api/v1/queues").await;
     let id = queues["queues"][1]["id"].as_u64().unwrap();
     let drop_it = || async {
