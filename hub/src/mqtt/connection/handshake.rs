@@ -72,72 +72,32 @@ pub(super) async fn accept(
     };
     let until = Instant::now() + shared.options.connect_timeout;
     let from_client_max = shared.options.packet_bytes_max as usize;
-    let late = |peer: &Peer, what| {
-        debug!(peer = %peer.address, listener = peer.listener.options.name, what, "connect_timeout is over; closed");
-        shared.counters.refuse(ReasonCode::KEEP_ALIVE_TIMEOUT);
-        shared.counters.reached(Limit::ConnectTimeout);
-    };
     let mut stream = if peer.listener.is_plain() {
         Transport::Tcp(socket)
     } else {
         // Boxed: plain connections need no room for it.
         let established = Box::pin(establish(socket, &mut peer, from_client_max));
-        let established = timeout_at(until, established);
-        match unless_draining(&shared, established).await? {
+        match unless_draining(&shared, timeout_at(until, established)).await? {
             Ok(established) => established?,
-            Err(_) => {
-                late(&peer, "the handshake of its transport is not done");
-                return None;
-            }
+            Err(_) => return late(&shared, &peer, "the handshake of its transport is not done"),
         }
     };
     let peer = Arc::new(peer);
     let mut decoder = Decoder::server(from_client_max);
     let mut input = BytesMut::new();
     let reading = timeout_at(until, read_packet(&mut stream, &mut decoder, &mut input));
-    let read = match unless_draining(&shared, reading).await? {
-        Ok(read) => read,
-        Err(_) => {
-            late(&peer, "no CONNECT came");
-            return None;
-        }
+    let Ok(read) = unless_draining(&shared, reading).await? else {
+        return late(&shared, &peer, "no CONNECT came");
     };
     // What a client takes is not known of one that could not be read.
     let mut room = usize::MAX;
     let refused = match read {
-        Ok(Some(Packet::Connect(mut connect))) => {
+        Ok(Some(Packet::Connect(connect))) => {
             let version = connect.version;
             room = packet_bytes_max(&connect);
-            let checked = check(&shared, &connect);
-            let assigned = connect.client_id.is_empty().then(|| uuid::Uuid::new_v4().to_string());
-            if let Some(assigned) = &assigned {
-                connect.client_id = assigned.as_str().into();
-            }
-            let admitted = match checked {
-                Ok(()) => {
-                    let admitting = admit(&shared, &mut stream, &peer, &mut decoder, &mut input, &connect);
-                    unless_draining(&shared, admitting).await.unwrap_or(Err(SHUTTING_DOWN))
-                }
-                Err(refusal) => Err(refusal),
-            };
-            match admitted {
-                Ok(admitted) => {
-                    let assigned = assigned.is_some();
-                    // A copy: a slice would keep the read buffer for as long as the session.
-                    let client = ByteString::from(&*connect.client_id);
-                    let opening =
-                        open(&shared, stream, &peer, decoder, input, *connect, &client, assigned, admitted);
-                    match alone(&client, "its CONNECT", opening).await {
-                        Some(Ok(connection)) => return Some(connection),
-                        Some(Err((stream, refusal))) => (stream, Some(version), refusal),
-                        None => {
-                            // The connection that had its session may have been ended for this one.
-                            sessions::abandoned(&shared, &client).await;
-                            return None;
-                        }
-                    }
-                }
-                Err(refusal) => (stream, Some(version), refusal),
+            match let_in(&shared, stream, &peer, decoder, input, connect).await? {
+                Ok(connection) => return Some(connection),
+                Err((stream, refusal)) => (stream, Some(version), refusal),
             }
         }
         // A server's decoder lets nothing else through first.
@@ -159,6 +119,46 @@ pub(super) async fn accept(
         refuse(&mut stream, version, &refusal, room).await;
     }
     None
+}
+
+/// Notes that a client did not get as far as to a CONNECT in time.
+fn late<T>(shared: &Shared, peer: &Peer, what: &'static str) -> Option<T> {
+    debug!(peer = %peer.address, listener = peer.listener.options.name, what, "connect_timeout is over; closed");
+    shared.counters.refuse(ReasonCode::KEEP_ALIVE_TIMEOUT);
+    shared.counters.reached(Limit::ConnectTimeout);
+    None
+}
+
+/// Looks at a CONNECT, and opens the session that it is for. `None` if that failed with a panic.
+async fn let_in(
+    shared: &Arc<Shared>,
+    mut stream: Transport,
+    peer: &Arc<Peer>,
+    mut decoder: Decoder,
+    mut input: BytesMut,
+    mut connect: Box<Connect>,
+) -> Option<Result<Box<Connection>, (Transport, Refusal)>> {
+    if let Err(refusal) = check(shared, &connect) {
+        return Some(Err((stream, refusal)));
+    }
+    let assigned = connect.client_id.is_empty();
+    if assigned {
+        connect.client_id = uuid::Uuid::new_v4().to_string().into();
+    }
+    let admitting = admit(shared, &mut stream, peer, &mut decoder, &mut input, &connect);
+    let admitted = match unless_draining(shared, admitting).await.unwrap_or(Err(SHUTTING_DOWN)) {
+        Ok(admitted) => admitted,
+        Err(refusal) => return Some(Err((stream, refusal))),
+    };
+    // A copy: a slice would keep the read buffer for as long as the session.
+    let client = ByteString::from(&*connect.client_id);
+    let opening = open(shared, stream, peer, decoder, input, *connect, &client, assigned, admitted);
+    let opened = alone(&client, "its CONNECT", opening).await;
+    if opened.is_none() {
+        // The connection that had its session may have been ended for this one.
+        sessions::abandoned(shared, &client).await;
+    }
+    opened
 }
 
 /// Waits for a part of a handshake that leaves nothing to be undone; `None` when the broker lets its connections go first.
