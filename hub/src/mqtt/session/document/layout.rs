@@ -66,16 +66,7 @@ impl Stored {
         }
         out.put_u32(self.subscriptions.len() as u32);
         for subscription in &self.subscriptions {
-            put_text(&mut out, &subscription.requested);
-            out.put_u8(subscription.options.bits());
-            out.put_u32(subscription.id.map_or(0, SubscriptionId::get));
-            out.put_u64(subscription.queue.0);
-            out.put_u64(subscription.next);
-            out.put_u8(u8::from(subscription.retained.is_some()));
-            if let Some(RetainedPlace { before, after }) = &subscription.retained {
-                out.put_u64(*before);
-                put_text(&mut out, after);
-            }
+            put_subscription(&mut out, subscription);
         }
         out.put_u16(self.unreleased.len() as u16);
         for id in &self.unreleased {
@@ -84,34 +75,10 @@ impl Stored {
         out.put_u64(self.accounts_to);
         out.put_u16(self.in_flight.len() as u16);
         for sent in &self.in_flight {
-            out.put_u16(sent.id.get());
-            let step = match sent.step {
-                Step::Puback => 0,
-                Step::Pubrec => 1,
-                Step::Pubcomp => 2,
-            };
-            out.put_u8(step | if sent.retain { RETAIN } else { 0 });
-            out.put_u64(sent.pointer.position.to_u64());
-            out.put_u32(sent.pointer.size);
-            out.put_u32(sent.from.len() as u32);
-            for (index, offset) in &sent.from {
-                out.put_u32(*index);
-                out.put_u64(*offset);
-            }
+            put_in_flight(&mut out, sent);
         }
         if let Some(will) = &self.will {
-            let Will { last_will, user } = &**will;
-            out.put_u8(last_will.qos.bits() | (u8::from(last_will.retain) << 2));
-            put_text(&mut out, &last_will.topic);
-            put_text(&mut out, user.as_deref().unwrap_or_default());
-            out.put_u32(last_will.payload.len() as u32);
-            out.put_slice(&last_will.payload);
-            let mut properties = BytesMut::new();
-            // Every field came out of a packet, so that each fits its length again.
-            let written = last_will.properties.put_wire(&mut properties);
-            debug_assert!(written.is_ok());
-            out.put_u32(properties.len() as u32);
-            out.put_slice(&properties);
+            put_will(&mut out, will);
         }
         out.freeze()
     }
@@ -156,6 +123,50 @@ fn put_text(out: &mut BytesMut, text: &str) {
     debug_assert!(u16::try_from(text.len()).is_ok(), "it came out of a packet");
     out.put_u16(text.len() as u16);
     out.put_slice(text.as_bytes());
+}
+
+fn put_subscription(out: &mut BytesMut, subscription: &StoredSubscription) {
+    put_text(out, &subscription.requested);
+    out.put_u8(subscription.options.bits());
+    out.put_u32(subscription.id.map_or(0, SubscriptionId::get));
+    out.put_u64(subscription.queue.0);
+    out.put_u64(subscription.next);
+    out.put_u8(u8::from(subscription.retained.is_some()));
+    if let Some(RetainedPlace { before, after }) = &subscription.retained {
+        out.put_u64(*before);
+        put_text(out, after);
+    }
+}
+
+fn put_in_flight(out: &mut BytesMut, sent: &StoredInFlight) {
+    out.put_u16(sent.id.get());
+    let step = match sent.step {
+        Step::Puback => 0,
+        Step::Pubrec => 1,
+        Step::Pubcomp => 2,
+    };
+    out.put_u8(step | if sent.retain { RETAIN } else { 0 });
+    out.put_u64(sent.pointer.position.to_u64());
+    out.put_u32(sent.pointer.size);
+    out.put_u32(sent.from.len() as u32);
+    for (index, offset) in &sent.from {
+        out.put_u32(*index);
+        out.put_u64(*offset);
+    }
+}
+
+fn put_will(out: &mut BytesMut, Will { last_will, user }: &Will) {
+    out.put_u8(last_will.qos.bits() | (u8::from(last_will.retain) << 2));
+    put_text(out, &last_will.topic);
+    put_text(out, user.as_deref().unwrap_or_default());
+    out.put_u32(last_will.payload.len() as u32);
+    out.put_slice(&last_will.payload);
+    let mut properties = BytesMut::new();
+    // Every field came out of a packet, so that each fits its length again.
+    let written = last_will.properties.put_wire(&mut properties);
+    debug_assert!(written.is_ok());
+    out.put_u32(properties.len() as u32);
+    out.put_slice(&properties);
 }
 
 /// Takes fields from the front of a document.
