@@ -1,5 +1,5 @@
-//! What the tests of others call: documents that cannot be written for a while, or take long, and callers that panic. Not a part of the
-//! interface.
+//! What the tests of others call: documents and records that cannot be written for a while, or take long, and callers that panic. Not a
+//! part of the interface.
 
 use std::path::Path;
 
@@ -26,7 +26,14 @@ pub fn fail_documents(dir: &Path, count: usize) -> Fault {
     Fault((0..count).map(|_| fail_nth(dir, Point::MetaWrite, 1, ENOSPC)).collect())
 }
 
-/// Makes the next one wait until what this returns is dropped.
+/// Makes the next `count` writes to the log of the store in `dir` fail, as on a disk that is full.
+#[must_use]
+pub fn fail_appends(dir: &Path, count: usize) -> Fault {
+    let log = dir.join("log");
+    Fault((0..count).map(|_| fail_nth(&log, Point::Write, 1, ENOSPC)).collect())
+}
+
+/// Makes the next document wait until what this returns is dropped.
 #[must_use]
 pub fn hold_documents(dir: &Path) -> Fault {
     Fault(vec![hold_nth(dir, Point::MetaWrite, 1)])

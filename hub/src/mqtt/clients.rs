@@ -17,7 +17,7 @@ use super::registry::Holder;
 use super::session::{NEVER, Session};
 use super::share::Groups;
 use super::shared::Shared;
-use super::{Broker, sessions};
+use super::{Broker, sessions, wills};
 
 /// Clients looked at together.
 const AT_ONCE: usize = 64;
@@ -296,7 +296,7 @@ async fn end_offline(shared: &Shared, client: ByteString) -> Result<bool, String
     let session = sessions::load(shared, &client).await.map_err(|error| error.to_string())?;
     if let Some(mut session) = session {
         if let Some(will) = session.will.take() {
-            sessions::publish_will(shared, &client, will).await;
+            wills::publish(shared, &client, will).await;
         }
         sessions::end(shared, &session).await;
     }

@@ -16,9 +16,10 @@
 //! - [`ClientInfo`], [`ClientQuery`]: clients as people see them, and how they are sent away
 //! - `limits`: what can be reached; rates
 //! - `registry`: which client has a session, and who has the session
-//! - `sessions`: sessions in the store: opened, written, ended; wills and expiry when they are due
+//! - `sessions`: sessions in the store: opened, written, ended; what is due for them
 //! - `share`: shared subscriptions
 //! - `unwritten`: sessions that cannot be written for now
+//! - `wills`: wills as messages; those that cannot be stored for now
 //! - `accounts`: which QoS 2 messages in the log no session's document knows of
 //! - `recovery`: sessions take their queues again before a listener opens
 //! - `sys`: what the broker says of itself under `$SYS/`
@@ -49,6 +50,7 @@ pub(crate) mod sys;
 mod tests;
 pub(crate) mod transport;
 mod unwritten;
+mod wills;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -151,6 +153,7 @@ impl Broker {
             runtime.spawn(listener::watch(broker.listeners.clone()));
             runtime.spawn(accounts::watch(Arc::clone(shared)));
             runtime.spawn(unwritten::watch(Arc::clone(shared)));
+            runtime.spawn(wills::watch(Arc::clone(shared)));
             runtime.spawn(sys::run(Arc::clone(shared)));
         }
         if let Some(runtime) = threads.next() {
@@ -223,6 +226,11 @@ impl Broker {
         let left = self.shared.counters.connections();
         if left > 0 {
             warn!(connections = left, "connections did not end in time; they are cut");
+        }
+        wills::store_waiting(&self.shared).await;
+        let wills = self.shared.wills.len();
+        if wills > 0 {
+            error!(wills, "wills could not be stored, and are lost");
         }
         unwritten::write_all(&self.shared).await;
         let unwritten = self.shared.unwritten.len();

@@ -18,10 +18,10 @@ use tracing::{error, warn};
 use super::accounts::Mark;
 use super::guard::alone;
 use super::registry::Holder;
-use super::session::{Cursor, DocumentError, Kept, Session, Stored, Subscription, Will};
+use super::session::{Cursor, DocumentError, Kept, Session, Stored, Subscription};
 use super::shared::{Shared, now_ms};
 use super::unwritten::{self, Change};
-use crate::message::{self, Properties};
+use super::wills;
 
 /// Sessions for which what is due is done at a time.
 const AT_ONCE: usize = 64;
@@ -178,25 +178,6 @@ pub(super) async fn end(shared: &Shared, session: &Session) {
     }
 }
 
-/// Publishes a will.
-pub(super) async fn publish_will(shared: &Shared, client: &ByteString, will: Box<Will>) {
-    let Will { last_will, user } = *will;
-    let encoded = Properties::of_will(client.clone(), user, last_will.properties)
-        .and_then(|properties| properties.encode());
-    let properties = match encoded {
-        Ok(properties) => properties,
-        Err(error) => {
-            error!(client = &**client, %error, "a will cannot be written, and is lost");
-            return;
-        }
-    };
-    let record =
-        message::record(last_will.topic, properties, last_will.payload, last_will.qos, last_will.retain);
-    if let Err(error) = shared.store.append(vec![record]).await {
-        error!(client = &**client, %error, "a will could not be stored, and is lost");
-    }
-}
-
 /// Publishes wills and ends sessions when they are due, for as long as the broker runs. Nobody is waited for: whose gate is held
 /// has its turn later, and the others meanwhile.
 pub(super) async fn watch_due(shared: Arc<Shared>) {
@@ -246,7 +227,7 @@ async fn act_for(shared: &Shared, client: &ByteString) {
     if session.will_due_ms().is_some_and(|due| due <= now)
         && let Some(will) = session.will.take()
     {
-        alone(client, "its will", publish_will(shared, client, will)).await;
+        alone(client, "its will", wills::publish(shared, client, will)).await;
         if let Err(error) = save(shared, &mut session, None).await {
             // So that it does not come twice.
             unwritten::put_off(shared, &session, &error);

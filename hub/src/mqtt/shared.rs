@@ -14,6 +14,7 @@ use super::registry::Registry;
 use super::share::Groups;
 use super::stats::Counters;
 use super::unwritten::Unwritten;
+use super::wills;
 
 /// Connections that are told at a time that there is no room for them; further ones are closed without a word.
 const REFUSALS_AT_ONCE: usize = 256;
@@ -35,6 +36,7 @@ pub(super) struct Shared {
     pub(super) groups: Groups,
     pub(super) accounts: Accounts,
     pub(super) unwritten: Unwritten,
+    pub(super) wills: wills::Waiting,
     pub(super) counters: Counters,
     pub(super) access: ArcSwap<Access>,
     pub(super) phase: watch::Sender<Phase>,
@@ -58,6 +60,7 @@ impl Shared {
             groups: Groups::default(),
             accounts: Accounts::default(),
             unwritten: Unwritten::default(),
+            wills: wills::Waiting::default(),
             counters: Counters::new(),
             access: ArcSwap::from_pointee(access),
             phase: watch::Sender::new(Phase::Running),

@@ -14,7 +14,7 @@ use super::super::registry::Kick;
 use super::super::session::Session;
 use super::super::shared::now_ms;
 use super::super::transport::Transport;
-use super::super::{sessions, share, unwritten};
+use super::super::{sessions, share, unwritten, wills};
 use super::{Connection, Output, READ_BYTES, READ_BYTES_PER_TURN};
 
 /// How long the last packets may take to be written.
@@ -282,7 +282,7 @@ impl Connection {
         if self.session.will_due_ms().is_some_and(|due| due <= now_ms())
             && let Some(will) = self.session.will.take()
         {
-            alone(&client, "its will", sessions::publish_will(&shared, &client, will)).await;
+            alone(&client, "its will", wills::publish(&shared, &client, will)).await;
         }
         if ends {
             alone(&client, "the end of its session", sessions::end(&shared, &self.session)).await;

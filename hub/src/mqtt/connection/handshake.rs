@@ -20,7 +20,7 @@ use super::super::registry::{Holder, Mail};
 use super::super::session::{Kept, Session, Subscription, Will};
 use super::super::shared::{Phase, Shared, now_ms};
 use super::super::transport::{Transport, establish};
-use super::super::{sessions, unwritten};
+use super::super::{sessions, unwritten, wills};
 use super::admission::{Admitted, admit};
 use super::bounds::Bounds;
 use super::close::{linger, write_last};
@@ -409,7 +409,7 @@ async fn find(
     let will_is_due = !goes_on || is_due(old.will_due_ms());
     if will_is_due && let Some(will) = old.will.take() {
         is_ahead = true;
-        sessions::publish_will(shared, client, will).await;
+        wills::publish(shared, client, will).await;
     }
     if goes_on {
         if is_ahead {

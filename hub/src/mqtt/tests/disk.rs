@@ -1,6 +1,7 @@
 //! A disk that is full for a while: what was to be written then is written later, and nobody notices.
 
 use tidemill_store::StoreError;
+use tidemill_store::faults::fail_appends;
 
 use super::*;
 
@@ -140,6 +141,28 @@ async fn a_will_comes_once_though_that_cannot_be_written() {
     let _client = Client::connect(&hub, lasting("c", 100)).await;
     watcher.publish("next").await;
     assert_eq!(watcher.message().await.topic, "next");
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn wills_wait_until_the_disk_has_room() {
+    let hub = Hub::start().await;
+    let mut watcher = Client::connect(&hub, clean("watcher")).await;
+    watcher.subscribe("will", Qos::AtLeastOnce, 1).await;
+    // One that ends with its connection, one that outlives it, and one whose will is due later.
+    let connects = [clean("ends"), lasting("lasts", 100), lasting("later", 100)];
+    for (connect, delay_s) in connects.into_iter().zip([0, 0, 1]) {
+        let client = connect.client_id.clone();
+        let fault = fail_appends(hub.dir.path(), 1);
+        let connection = Client::connect(&hub, with_will(connect, delay_s)).await;
+        drop(connection);
+        while !fault.has_struck() {
+            tokio::time::sleep(STOP_POLL).await;
+        }
+        let will = watcher.message().await;
+        assert_eq!(will.topic, "will", "{client}");
+        acknowledge(&mut watcher, &will).await;
+    }
     hub.stop().await;
 }
 
