@@ -25,6 +25,7 @@ use tracing::warn;
 
 use super::registry::Mail;
 use super::shared::Shared;
+use super::told::seldom;
 
 const VERSION: u8 = 1;
 /// The document's key.
@@ -140,7 +141,7 @@ pub(super) async fn watch(shared: Arc<Shared>) {
             Ok(from) => written = Some(from),
             Err(StoreError::Closed) => return,
             Err(error) => {
-                warn!(%error, "recovery after a crash would take longer: how far sessions are written cannot be")
+                seldom!(warn, %error, "recovery after a crash would take longer: how far sessions are written cannot be")
             }
         }
     }

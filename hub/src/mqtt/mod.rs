@@ -25,6 +25,7 @@
 //! - `sys`: what the broker says of itself under `$SYS/`
 //! - `guard`: parts that may fail with a panic
 //! - `shared`, `stats`: what connections have in common; what is counted
+//! - `told`: what may go wrong for many clients at once, told seldom
 //! - `stamp`: what changes when a file does
 
 pub mod access;
@@ -48,6 +49,7 @@ mod stats;
 pub(crate) mod sys;
 #[cfg(test)]
 mod tests;
+mod told;
 pub(crate) mod transport;
 mod unwritten;
 mod wills;

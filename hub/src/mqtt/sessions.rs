@@ -13,13 +13,14 @@ use tidemill_store::{
     Collection, CursorKey, CursorPlace, FilterRequest, History, Keep, QueueId, Start, Store, StoreError,
 };
 use tokio::sync::MutexGuard;
-use tracing::{error, warn};
+use tracing::error;
 
 use super::accounts::Mark;
 use super::guard::alone;
 use super::registry::Holder;
 use super::session::{Cursor, DocumentError, Kept, Session, Stored, Subscription};
 use super::shared::{Shared, now_ms};
+use super::told::seldom;
 use super::unwritten::{self, Change};
 use super::wills;
 
@@ -86,7 +87,7 @@ pub(super) async fn new_cursor(
 pub(super) async fn release(store: &Store, queue: QueueId) {
     match store.release_filters(vec![queue]).await {
         Ok(()) | Err(StoreError::Closed) => {}
-        Err(error) => warn!(queue = queue.0, %error, "could not give a queue back"),
+        Err(error) => seldom!(warn, queue = queue.0, %error, "could not give a queue back"),
     }
 }
 
@@ -155,7 +156,7 @@ pub(super) async fn end(shared: &Shared, session: &Session) {
         shared.groups.finish(&shared.store, session, &sent);
     }
     if let Err(error) = shared.groups.keep(&shared.store, session.subscriptions.values()).await {
-        warn!(client = &**client, %error, "a group cannot be written; after a crash, what it gave to a session that ended may come again");
+        seldom!(warn, client = &**client, %error, "a group cannot be written; after a crash, what it gave to a session that ended may come again");
     }
     let mut has_cursors = durable;
     if session.kept != Kept::Nothing {
@@ -266,7 +267,7 @@ async fn look_at(shared: &Shared, client: &ByteString) -> Option<Session> {
             None
         }
         Err(error @ SessionError::Store { .. }) => {
-            warn!(%error, "a session cannot be read; its will and its expiry wait until it can");
+            seldom!(warn, %error, "a session cannot be read; its will and its expiry wait until it can");
             unwritten::put_since(shared, client, now_ms());
             shared.registry.offline(client, Some(now_ms() + UNREAD_MS));
             None

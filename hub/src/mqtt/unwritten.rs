@@ -21,6 +21,7 @@ use tracing::{debug, info, warn};
 use super::session::{Session, Stored};
 use super::sessions::{self, SessionError};
 use super::shared::{Shared, now_ms};
+use super::told::seldom;
 
 /// How often it is tried again.
 pub(super) const AGAIN: Duration = Duration::from_secs(2);
@@ -119,7 +120,7 @@ impl Unwritten {
 pub(super) fn put_off(shared: &Shared, session: &Session, why: &dyn std::fmt::Display) {
     let document = Stored::of(session).encode();
     if !shared.unwritten.put(&session.client, Change::Put(document)) {
-        warn!(client = &*session.client, error = %why, "could not write a session, and too many wait in memory already; an older state of it stays");
+        seldom!(warn, client = &*session.client, error = %why, "could not write a session, and too many wait in memory already; an older state of it stays");
         shared.unwritten.put(&session.client, Change::Since(session.offline_since_ms.unwrap_or_else(now_ms)));
     } else if shared.unwritten.is_news() {
         warn!(
@@ -147,7 +148,7 @@ pub(super) fn put_since(shared: &Shared, client: &ByteString, since_ms: i64) {
 /// A session has ended, and its document cannot be deleted for now.
 pub(super) fn put_end(shared: &Shared, client: &ByteString, cursors: Vec<QueueId>, error: &StoreError) {
     if !shared.unwritten.put(client, Change::Delete(cursors)) {
-        warn!(client = &**client, %error, "could not delete a session; it will be back after a restart");
+        seldom!(warn, client = &**client, %error, "could not delete a session; it will be back after a restart");
     } else if shared.unwritten.is_news() {
         warn!(
             client = &**client, %error,
@@ -163,7 +164,7 @@ pub(super) fn put_end(shared: &Shared, client: &ByteString, cursors: Vec<QueueId
 pub(super) async fn delete_cursors(shared: &Shared, client: &str, queues: &[QueueId]) {
     for queue in queues {
         if let Err(error) = shared.store.delete_cursor(&sessions::cursor_key(client, *queue)).await {
-            warn!(client, queue = queue.0, %error, "could not delete a cursor");
+            seldom!(warn, client, queue = queue.0, %error, "could not delete a cursor");
         }
     }
 }

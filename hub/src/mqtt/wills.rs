@@ -11,6 +11,7 @@ use tracing::{debug, error, info, warn};
 
 use super::session::Will;
 use super::shared::Shared;
+use super::told::seldom;
 use super::unwritten::AGAIN;
 use crate::message::{self, Properties};
 
@@ -98,7 +99,7 @@ pub(super) async fn publish(shared: &Shared, client: &ByteString, will: Box<Will
         Ok(_) => return,
         Err(error @ StoreError::Full { .. }) => error,
         Err(error) => {
-            error!(client = &**client, %error, "a will could not be stored, and is lost");
+            seldom!(error, client = &**client, %error, "a will could not be stored, and is lost");
             return;
         }
     };

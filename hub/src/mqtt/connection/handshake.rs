@@ -8,7 +8,7 @@ use bytestring::ByteString;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
-use tracing::{debug, error, warn};
+use tracing::{debug, warn};
 
 use super::super::access::{Denied, Standing};
 use super::super::clients::Totals;
@@ -19,6 +19,7 @@ use super::super::peer::Peer;
 use super::super::registry::{Holder, Mail};
 use super::super::session::{Kept, Session, Subscription, Will};
 use super::super::shared::{Phase, Shared, now_ms};
+use super::super::told::seldom;
 use super::super::transport::{Transport, establish};
 use super::super::{sessions, unwritten, wills};
 use super::admission::{Admitted, admit};
@@ -425,7 +426,7 @@ async fn find(
 
 async fn read(shared: &Shared, client: &ByteString) -> Result<Option<Session>, Refusal> {
     sessions::load(shared, client).await.map_err(|error| {
-        error!(%error, "a session cannot be read; its client is refused");
+        seldom!(error, %error, "a session cannot be read; its client is refused");
         Refusal { reason: ReasonCode::UNSPECIFIED_ERROR, what: "the session cannot be read" }
     })
 }
@@ -453,7 +454,7 @@ async fn keep(shared: &Shared, session: &mut Session, gone: &[Subscription]) -> 
         if is_new {
             shared.counters.forget_session();
         }
-        warn!(client = &*session.client, %error, "a session cannot be written; its client is refused");
+        seldom!(warn, client = &*session.client, %error, "a session cannot be written; its client is refused");
         let what = "the session cannot be written";
         return Err(Refusal { reason: ReasonCode::UNSPECIFIED_ERROR, what });
     }

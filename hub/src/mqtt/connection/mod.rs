@@ -40,7 +40,7 @@ use futures_util::FutureExt;
 use tidemill_store::{Appended, NewRecord, StoreError};
 use tokio::io::{Interest, Ready};
 use tokio::time::Instant;
-use tracing::{debug, error, warn};
+use tracing::{debug, error};
 
 use self::bounds::Bounds;
 use self::close::Close;
@@ -59,6 +59,7 @@ use super::session::Session;
 use super::sessions;
 use super::shared::Shared;
 use super::stats::Tally;
+use super::told::seldom;
 use super::transport::Transport;
 
 /// Room that is made before each read. What is there already for a large packet is used as well.
@@ -480,7 +481,7 @@ impl Connection {
         }
         // Boxed as all that is rare.
         Box::pin(self.save()).await.map_err(|error| {
-            warn!(client = &*self.session.client, %error, "a session cannot be written; its connection is closed");
+            seldom!(warn, client = &*self.session.client, %error, "a session cannot be written; its connection is closed");
             // It still is to be, before anything else is sent.
             self.write_asked = true;
             Close::Refused { reason: ReasonCode::UNSPECIFIED_ERROR, what: "the session cannot be written" }

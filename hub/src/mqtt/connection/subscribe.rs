@@ -3,7 +3,6 @@
 use bytestring::ByteString;
 use smallvec::SmallVec;
 use tidemill_store::{CursorPlace, QueueId, StoreError};
-use tracing::warn;
 
 use super::super::codec::topic::{self, Requested};
 use super::super::codec::{
@@ -12,6 +11,7 @@ use super::super::codec::{
 };
 use super::super::limits::Limit;
 use super::super::session::{Cursor, Kept, RetainedPlace, Subscription, SubscriptionKey};
+use super::super::told::seldom;
 use super::super::{sessions, sys};
 use super::{Close, Connection};
 
@@ -66,7 +66,7 @@ impl Connection {
         }
         let granted = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Granted { .. }));
         if granted && let Err(error) = self.write_session().await {
-            warn!(client = &*self.session.client, %error, "a subscription cannot be written");
+            seldom!(warn, client = &*self.session.client, %error, "a subscription cannot be written");
             // The last first: one filter may be there twice.
             for outcome in outcomes.iter_mut().rev() {
                 let refused = Outcome::Refused(ReasonCode::UNSPECIFIED_ERROR);
@@ -167,7 +167,7 @@ impl Connection {
         let (queue, cursor) = match opened {
             Ok(opened) => opened,
             Err(error) => {
-                warn!(client = &*self.session.client, filter = &*request.filter, %error, "cannot subscribe");
+                seldom!(warn, client = &*self.session.client, filter = &*request.filter, %error, "cannot subscribe");
                 return Ok(Outcome::Refused(ReasonCode::UNSPECIFIED_ERROR));
             }
         };
@@ -297,7 +297,7 @@ impl Connection {
         if !gone.is_empty()
             && let Err(error) = self.write_session_without(&gone).await
         {
-            warn!(client = &*self.session.client, %error, "an unsubscription cannot be written");
+            seldom!(warn, client = &*self.session.client, %error, "an unsubscription cannot be written");
             if let Some(before) = before {
                 self.session = before;
             }

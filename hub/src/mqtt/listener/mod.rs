@@ -43,6 +43,7 @@ use super::connection;
 use super::limits::{Limit, ListenerRates};
 use super::peer::Peer;
 use super::shared::{Phase, Shared};
+use super::told::seldom;
 
 /// How long to wait when the system has no more file descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
@@ -167,7 +168,19 @@ pub(super) async fn accept(
             Err(error) => Some(error),
         };
         if let Some(error) = failed {
-            warn!(listener = listener.options.name, %error, "cannot accept a connection");
+            let name = &listener.options.name;
+            if [Errno::MFILE, Errno::NFILE]
+                .into_iter()
+                .any(|none_left| error.raw_os_error() == Some(none_left.raw_os_error()))
+            {
+                seldom!(
+                    warn, listener = name, %error,
+                    "cannot accept connections for now: raise the limit of open files (`ulimit -n`, systemd's `LimitNOFILE=`), or lower \
+                     `mqtt.connections_max`"
+                );
+            } else {
+                seldom!(warn, listener = name, %error, "cannot accept a connection");
+            }
             tokio::time::sleep(ACCEPT_AGAIN).await;
         }
     }

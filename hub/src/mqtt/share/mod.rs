@@ -22,11 +22,12 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashSet};
 use parking_lot::Mutex;
 use tidemill_store::{Collection, CursorKey, CursorPlace, QueueId, QueueInfo, Start, Store, StoreError};
-use tracing::{error, warn};
+use tracing::error;
 
 use self::account::Account;
 use super::session::{Cursor, InFlight, Session, Step, Subscription, SubscriptionKey};
 use super::sessions;
+use super::told::seldom;
 
 pub(super) use self::group::Group;
 
@@ -127,12 +128,12 @@ impl Groups {
         if last {
             self.all.lock().remove(&group.key);
             if let Err(error) = store.delete_cursor(&group.key).await {
-                warn!(owner = group.key.owner, %error, "could not delete the cursor of a shared subscription");
+                seldom!(warn, owner = group.key.owner, %error, "could not delete the cursor of a shared subscription");
             }
             if group.has_account()
                 && let Err(error) = store.delete_document(Collection::Groups, &document_key(&group.key)).await
             {
-                warn!(owner = group.key.owner, %error, "could not delete the account of a shared subscription");
+                seldom!(warn, owner = group.key.owner, %error, "could not delete the account of a shared subscription");
             }
         }
     }

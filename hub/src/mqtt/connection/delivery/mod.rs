@@ -21,13 +21,13 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 use tidemill_store::StoreError;
-use tracing::warn;
 
 use self::alias::Aliases;
 use self::retained::Replay;
 use super::super::codec::{PacketId, ReasonCode};
 use super::super::session::{InFlight, Overlaps, Session, Step, SubscriptionKey};
 use super::super::share::Group;
+use super::super::told::seldom;
 use super::{Close, Connection};
 
 /// What is to be delivered.
@@ -245,7 +245,7 @@ impl Connection {
 /// The store cannot be read: nothing is lost, but this connection cannot go on.
 pub(super) fn unavailable(error: &StoreError) -> Close {
     if !matches!(error, StoreError::Closed) {
-        warn!(%error, "a queue cannot be read; the connection is closed, and its session stays where it was");
+        seldom!(warn, %error, "a queue cannot be read; the connection is closed, and its session stays where it was");
     }
     Close::Refused { reason: ReasonCode::UNSPECIFIED_ERROR, what: "the store cannot be read" }
 }
