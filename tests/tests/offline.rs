@@ -1,5 +1,5 @@
-//! Sessions that are away: each is a document on the disk, and takes next to nothing in memory. They are there after a restart, and
-//! get what is published for them.
+//! Sessions that are away: each is a document on the disk, and takes next to nothing in memory. They are there after a
+//! restart, and get what is published for them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};

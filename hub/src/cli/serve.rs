@@ -1,8 +1,8 @@
 //! `tidemill serve`: run a hub.
 //!
 //! One line on standard output says that every listener is open; logs go to standard error. SIGTERM or SIGINT stop
-//! gracefully, another one at once if it is not an echo of the first. SIGHUP reads connections, rules and certificates again: a bad configuration is reported and
-//! changes nothing.
+//! gracefully, another one at once if it is not an echo of the first. SIGHUP reads connections, rules and certificates
+//! again: a bad configuration is reported and changes nothing.
 
 use std::time::{Duration, Instant};
 

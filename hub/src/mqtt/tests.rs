@@ -42,7 +42,8 @@ impl Hub {
         Hub { broker: Broker::start(options, access, store).await.unwrap(), dir }
     }
 
-    /// Ends it in order. Left to the end of the process, its index would still be at work while the process takes its libraries down.
+    /// Ends it in order. Left to the end of the process, its index would still be at work while the process takes its
+    /// libraries down.
     async fn stop(self) {
         self.broker.stop(LIMIT).await;
         self.broker.shared.store.close().await.unwrap();

@@ -11,8 +11,8 @@ use crate::mqtt::codec::{Qos, ReasonCode, Version};
 
 /// Packet identifiers are given in turn, all but 0.
 const PACKET_IDS: u64 = u16::MAX as u64;
-/// Messages of one publisher that may be without an answer, whatever the pace: well below the number of packet identifiers, so that
-/// an answer says which message it is for.
+/// Messages of one publisher that may be without an answer, whatever the pace: well below the number of packet
+/// identifiers, so that an answer says which message it is for.
 const UNANSWERED_MAX: u64 = PACKET_IDS / 2;
 
 /// What became of the messages.

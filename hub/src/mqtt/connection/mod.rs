@@ -148,8 +148,8 @@ enum Event {
 
 /// Serves an accepted connection until it ends. Never fails: what goes wrong ends this connection only.
 ///
-/// Beginning and end are boxed: an idle connection should not keep their room, nor that of what it was begun with. Its place is given back however
-/// that ends.
+/// Beginning and end are boxed: an idle connection should not keep their room, nor that of what it was begun with. Its
+/// place is given back however that ends.
 pub(super) fn serve(
     shared: Arc<Shared>,
     stream: std::net::TcpStream,

@@ -209,8 +209,8 @@ impl Connection {
         }
     }
 
-    /// Notes whether a subscription is to be sent retained messages, so that it is written with it. One that is kept and for which
-    /// there are none has none noted, and so needs no second writing once they are sent.
+    /// Notes whether a subscription is to be sent retained messages, so that it is written with it. One that is kept
+    /// and for which there are none has none noted, and so needs no second writing once they are sent.
     async fn wants_retained(&mut self, key: SubscriptionKey, new: bool, retain: RetainHandling) {
         let wants = match retain {
             RetainHandling::Always => true,

@@ -92,8 +92,8 @@ struct Together {
 }
 
 impl Connection {
-    /// Reads the queues of subscriptions that overlap `key`, once; how many records that were. The group stays ready until all of its queues
-    /// are at their ends.
+    /// Reads the queues of subscriptions that overlap `key`, once; how many records that were. The group stays ready
+    /// until all of its queues are at their ends.
     pub(super) async fn send_merged(&mut self, key: SubscriptionKey, room: usize) -> Result<usize, Close> {
         // In this order: what is before this sequence can be read from here on, and has rung.
         let readable = self.shared.store.dispatched_sequence();

@@ -159,8 +159,8 @@ impl Connection {
         }
     }
 
-    /// Subscriptions that were stopped are gone: what they overlapped goes on by itself. Once for all of them, since all that is left
-    /// is compared anew.
+    /// Subscriptions that were stopped are gone: what they overlapped goes on by itself. Once for all of them, since
+    /// all that is left is compared anew.
     pub(super) fn part(&mut self, gone: &[SubscriptionKey]) {
         let beside = self.delivery.overlaps.remove(gone, &self.session.subscriptions);
         beside.into_iter().for_each(|other| self.delivery.wake_one(other));

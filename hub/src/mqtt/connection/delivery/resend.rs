@@ -95,8 +95,8 @@ impl Connection {
         sent.sources.iter().filter_map(|from| subscriptions.get(from.subscription)?.id).collect()
     }
 
-    /// A message cannot be sent again; its delivery ends. One with QoS 2 ends in order: the client may have it already, and would take
-    /// the next message under this identifier for the same one ([MQTT-2.2.1-4]).
+    /// A message cannot be sent again; its delivery ends. One with QoS 2 ends in order: the client may have it already,
+    /// and would take the next message under this identifier for the same one ([MQTT-2.2.1-4]).
     fn give_up(&mut self, id: PacketId) {
         if self.session.window.pubrec(id) {
             self.send(&Packet::Pubrel(Ack::new(id, ReasonCode::SUCCESS)));
