@@ -152,6 +152,15 @@ impl Client {
         }
     }
 
+    /// Publishes, and waits for nothing.
+    ///
+    /// # Panics
+    /// When the connection breaks.
+    pub async fn publish(&mut self, publish: Publish) {
+        self.writer.publish(&publish).await.expect("an open connection");
+        self.writer.flush().await.expect("an open connection");
+    }
+
     /// Publishes with QoS 1 and waits for PUBACK.
     ///
     /// # Panics
@@ -159,8 +168,7 @@ impl Client {
     pub async fn publish_acked(&mut self, publish: Publish) {
         let id = if publish.id == 0 { 1 } else { publish.id };
         let topic = publish.topic.clone();
-        self.writer.publish(&Publish { qos: 1, id, ..publish }).await.expect("an open connection");
-        self.writer.flush().await.expect("an open connection");
+        self.publish(Publish { qos: 1, id, ..publish }).await;
         match self.packet().await {
             // 16: no matching subscribers, which is no refusal.
             Packet::PubAck { id: acked, reason: 0 | 16 } if acked == id => {}

@@ -72,8 +72,7 @@ async fn retained_messages_on_their_way_come_after_the_hub_was_killed() {
     }
     for number in 0..RETAINED {
         let publish = Publish::new(format!("twice/{number}"), number.to_string(), 2, 1).retained();
-        publisher.writer.publish(&publish).await.expect("an open connection");
-        publisher.writer.flush().await.expect("an open connection");
+        publisher.publish(publish).await;
         assert_eq!(publisher.packet().await, Packet::PubRec { id: 1, reason: 0 });
         publisher.writer.acknowledge(6, 1).await.expect("an open connection");
         publisher.writer.flush().await.expect("an open connection");

@@ -156,8 +156,7 @@ impl Model {
             self.messages[number].expected.as_mut().unwrap().0 = 0;
             self.ping().await;
         } else {
-            self.publisher.writer.publish(&publish).await.unwrap();
-            self.publisher.writer.flush().await.unwrap();
+            self.publisher.publish(publish).await;
             match qos {
                 0 => {}
                 1 => assert!(matches!(self.publisher.packet().await, Packet::PubAck { id: 9, .. })),

@@ -38,8 +38,7 @@ async fn an_endpoint_is_asked_and_its_answer_is_remembered() {
     let login = |password: &str| Connect::clean("c").login("u", password);
     let mut client = Client::connect(hub.mqtt(), &login("right")).await;
     client.publish_acked(Publish::new("p/shop-user", "x", 1, 1)).await;
-    client.writer.publish(&Publish::new("p/u", "x", 1, 2)).await.unwrap();
-    client.writer.flush().await.unwrap();
+    client.publish(Publish::new("p/u", "x", 1, 2)).await;
     assert_eq!(client.packet().await, Packet::PubAck { id: 2, reason: 0x87 });
     let received = server.received("/ask");
     let [first] = &received[..] else { panic!("{received:?}") };

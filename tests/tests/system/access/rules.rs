@@ -34,11 +34,6 @@ async fn subscribe(client: &mut Client, filters: &[(&str, u8)]) -> Vec<u8> {
     }
 }
 
-async fn send(client: &mut Client, publish: Publish) {
-    client.writer.publish(&publish).await.unwrap();
-    client.writer.flush().await.unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_denied_says_so() {
     let hub = hub(CONFIGURATION, USERS).await;
@@ -62,14 +57,14 @@ async fn what_is_denied_says_so() {
     // One that gets nothing back.
     let mut bob = client(&hub, "b2", "bob", Level::V5).await;
     bob.publish_acked(Publish::new("u/bob", "allowed", 1, 1)).await;
-    send(&mut bob, Publish::new("u/op", "x", 1, 2)).await;
+    bob.publish(Publish::new("u/op", "x", 1, 2)).await;
     assert_eq!(bob.packet().await, Packet::PubAck { id: 2, reason: 0x87 });
-    send(&mut bob, Publish::new("d/c/t", "x", 2, 3)).await;
+    bob.publish(Publish::new("d/c/t", "x", 2, 3)).await;
     assert_eq!(bob.packet().await, Packet::PubRec { id: 3, reason: 0x87 });
-    send(&mut bob, Publish::new("u/bob", "x", 1, 4).retained()).await;
+    bob.publish(Publish::new("u/bob", "x", 1, 4).retained()).await;
     assert_eq!(bob.packet().await, Packet::PubAck { id: 4, reason: 0x87 }, "it may publish, and not retain");
     // QoS 0 has no answer: it is dropped, and the connection goes on.
-    send(&mut bob, Publish::new("u/op", "x", 0, 0)).await;
+    bob.publish(Publish::new("u/op", "x", 0, 0)).await;
     bob.publish_acked(Publish::new("u/bob", "last", 1, 5)).await;
     assert_eq!(op.message().await.payload, "allowed");
     assert_eq!(op.message().await.payload, "last");
@@ -86,10 +81,10 @@ async fn version_3_1_1_has_its_own_ways() {
     let hub = hub(CONFIGURATION, USERS).await;
     let mut bob = client(&hub, "b", "bob", Level::V311).await;
     assert_eq!(subscribe(&mut bob, &[("d/b/#", 1), ("#", 0)]).await, [1, 0x80]);
-    send(&mut bob, Publish::new("u/op", "x", 0, 0)).await;
+    bob.publish(Publish::new("u/op", "x", 0, 0)).await;
     bob.publish_acked(Publish::new("u/bob", "x", 1, 1)).await;
     // An acknowledgement would say that it is stored.
-    send(&mut bob, Publish::new("u/op", "x", 1, 2)).await;
+    bob.publish(Publish::new("u/op", "x", 1, 2)).await;
     assert_eq!(bob.reader.until_closed().await, []);
 }
 
@@ -170,8 +165,7 @@ async fn a_user_gets_nothing_of_a_session_of_nobody_that_it_may_not_read() {
     let hub = hub(&format!("mqtt: {{ allow_anonymous: true }}\n{CONFIGURATION}{rule}"), USERS).await;
     let mut nobody = Client::connect(hub.mqtt(), &Connect::persistent("s")).await;
     nobody.subscribe(&[("x", 1)]).await;
-    nobody.writer.publish(&Publish::new("x", "for nobody", 1, 1)).await.unwrap();
-    nobody.writer.flush().await.unwrap();
+    nobody.publish(Publish::new("x", "for nobody", 1, 1)).await;
     while !matches!(nobody.packet().await, Packet::Publish { .. }) {}
     let mut bob = Client::connect(hub.mqtt(), &Connect::persistent("s").login("bob", "p")).await;
     assert!(bob.session_present);

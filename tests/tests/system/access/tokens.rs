@@ -67,11 +67,9 @@ async fn tokens_say_who_somebody_is_and_what_it_may_do() {
     let grants = json!({"tidemill": {"publish": ["u/{user}"], "subscribe": ["u/#"]}});
     let mut client = Client::connect(hub.mqtt(), &login(signer.token(60, grants))).await;
     client.subscribe(&[("u/bob", 1)]).await;
-    client.writer.publish(&Publish::new("u/eve", "x", 1, 1)).await.unwrap();
-    client.writer.flush().await.unwrap();
+    client.publish(Publish::new("u/eve", "x", 1, 1)).await;
     assert_eq!(client.packet().await, Packet::PubAck { id: 1, reason: 0x87 });
-    client.writer.publish(&Publish::new("u/bob", "x", 1, 2)).await.unwrap();
-    client.writer.flush().await.unwrap();
+    client.publish(Publish::new("u/bob", "x", 1, 2)).await;
     loop {
         match client.packet().await {
             Packet::Publish { topic, .. } => {

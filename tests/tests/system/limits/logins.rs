@@ -51,8 +51,7 @@ async fn many_slow_logins_hold_nobody_else_up() {
     assert_eq!(waiting.join_next().await.unwrap().unwrap(), 0x86, "Bad User Name or Password");
     there.subscribe(&[("a", 1)]).await;
     for number in 0..20 {
-        there.writer.publish(&Publish::new("a", number.to_string(), 0, 0)).await.unwrap();
-        there.writer.flush().await.unwrap();
+        there.publish(Publish::new("a", number.to_string(), 0, 0)).await;
         assert_eq!(there.message().await.payload, number.to_string());
     }
     // Without a password, and with one that is known by now.

@@ -32,8 +32,7 @@ async fn what_is_too_large_is_refused_with_its_reason() {
         ("a", 1025, 0x97),
         ("a/2345678901234567/x", 1024, 0),
     ] {
-        client.writer.publish(&Publish::new(topic, vec![b'x'; bytes], 1, 7)).await.unwrap();
-        client.writer.flush().await.unwrap();
+        client.publish(Publish::new(topic, vec![b'x'; bytes], 1, 7)).await;
         match client.packet().await {
             Packet::PubAck { id: 7, reason: said } => assert_eq!(said, reason, "{topic}, {bytes} bytes"),
             other => panic!("{topic}, {bytes} bytes: {other:?}"),
@@ -52,13 +51,11 @@ async fn what_is_too_large_is_refused_with_its_reason() {
         other => panic!("{other:?}"),
     }
     // A PUBACK cannot refuse QoS 0.
-    client.writer.publish(&Publish::new("a", vec![b'x'; 1025], 0, 0)).await.unwrap();
-    client.writer.flush().await.unwrap();
+    client.publish(Publish::new("a", vec![b'x'; 1025], 0, 0)).await;
     assert_eq!(client.reader.until_closed().await, [Packet::Disconnect { reason: 0x95 }]);
 
     let mut client = Client::connect(hub.mqtt(), &Connect::clean("client")).await;
-    client.writer.publish(&Publish::new("a", vec![b'x'; 3000], 1, 1)).await.unwrap();
-    client.writer.flush().await.unwrap();
+    client.publish(Publish::new("a", vec![b'x'; 3000], 1, 1)).await;
     assert_eq!(client.reader.until_closed().await, [Packet::Disconnect { reason: 0x95 }]);
 
     let mut client = Client::connect(hub.mqtt(), &Connect::clean("client")).await;
@@ -91,8 +88,7 @@ async fn in_3_1_1_what_cannot_be_told_closes_and_what_is_too_much_waits() {
     let old = |client: &str| Connect::clean(client).level(Level::V311);
     for (topic, bytes) in [("a/234567890123456789x", 1), ("a", 1025)] {
         let mut client = Client::connect(hub.mqtt(), &old("client")).await;
-        client.writer.publish(&Publish::new(topic, vec![b'x'; bytes], 1, 1)).await.unwrap();
-        client.writer.flush().await.unwrap();
+        client.publish(Publish::new(topic, vec![b'x'; bytes], 1, 1)).await;
         assert_eq!(client.reader.until_closed().await, [], "{topic}, {bytes} bytes");
     }
     let mut client = Client::connect(hub.mqtt(), &old("client")).await;

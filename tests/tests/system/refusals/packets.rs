@@ -152,8 +152,7 @@ async fn a_payload_over_the_limit_is_refused_with_its_reason() {
     // With QoS 1 and 2 one message is refused and the connection goes on.
     for (qos, id) in [(1, 2), (2, 3)] {
         let over = Publish::new("a", vec![b'x'; PAYLOAD_BYTES_MAX + 1], qos, id);
-        client.writer.publish(&over).await.expect("an open connection");
-        client.writer.flush().await.expect("an open connection");
+        client.publish(over).await;
         match (qos, client.packet().await) {
             (1, Packet::PubAck { id: 2, reason: 0x97 }) | (2, Packet::PubRec { id: 3, reason: 0x97 }) => {}
             (_, other) => panic!("QoS {qos}: {other:?} is no refusal with reason 0x97"),

@@ -39,11 +39,6 @@ impl Site {
     }
 }
 
-async fn send(client: &mut Client, publish: Publish) {
-    client.writer.publish(&publish).await.unwrap();
-    client.writer.flush().await.unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_name_in_a_certificate_is_what_rules_allow() {
     let site = Site::start_with(&LISTENERS, ACCESS).await;
@@ -84,7 +79,7 @@ async fn the_name_in_a_certificate_is_what_rules_allow() {
             (5, format!("{others}/state"), true, DENIED),
         ] {
             let publish = Publish::new(&topic, format!("{id}"), 1, id);
-            send(&mut client, if retain { publish.retained() } else { publish }).await;
+            client.publish(if retain { publish.retained() } else { publish }).await;
             assert_eq!(client.packet().await, Packet::PubAck { id, reason }, "{topic}, {retain}");
         }
         assert_eq!(watch.message().await.payload, "1", "listener {listener}");
@@ -113,7 +108,7 @@ async fn a_name_that_would_reach_further_reaches_nothing() {
         let mut client = site.known(0, &Connect::clean("c"), &bad).await.unwrap();
         client.writer.subscribe(7, &[("cars/#", 0), ("cars/+/x", 0), ("cars/car-7/x", 0)]).await.unwrap();
         assert_eq!(client.packet().await, Packet::SubAck { id: 7, reasons: vec![DENIED; 3] }, "{name}");
-        send(&mut client, Publish::new("cars/car-7/x/y", "x", 1, 8)).await;
+        client.publish(Publish::new("cars/car-7/x/y", "x", 1, 8)).await;
         assert_eq!(client.packet().await, Packet::PubAck { id: 8, reason: DENIED }, "{name}");
     }
 }

@@ -110,8 +110,7 @@ const REVOKED: u64 = 13;
 /// Publishes to itself and reads it: the connection does what one is for.
 async fn works(client: &mut Client, topic: &str) {
     client.subscribe(&[(topic, 1)]).await;
-    client.writer.publish(&Publish::new(topic, topic.to_owned(), 0, 0)).await.unwrap();
-    client.writer.flush().await.unwrap();
+    client.publish(Publish::new(topic, topic.to_owned(), 0, 0)).await;
     assert_eq!(client.message().await.payload, topic);
 }
 
