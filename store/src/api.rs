@@ -296,6 +296,16 @@ pub enum Collection {
 /// A page of documents: key and value.
 pub type Documents = Vec<(String, Bytes)>;
 
+/// When something is due for a document, in milliseconds since the Unix epoch: the store lists documents by it
+/// ([`crate::Store::documents_due`]), and changes that in the same write as the document.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Due {
+    /// As it was said when the document was written last.
+    pub was: Option<i64>,
+    /// As it is from now on.
+    pub is: Option<i64>,
+}
+
 /// An acknowledged append: one position for each record, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Appended {

@@ -21,6 +21,8 @@ const BATCH_CHANGES: usize = 256;
 pub(crate) enum Change {
     /// Finds or makes queues. Answers in the same order.
     Open { queues: Vec<OpenQueue>, reply: OpenReply },
+    /// Takes references to queues that the log writer fills; whether there is each.
+    Refer { queues: Vec<QueueId>, reply: oneshot::Sender<Result<(Vec<bool>, References)>> },
     /// Gives references back.
     Release { queues: Vec<QueueId>, reply: oneshot::Sender<Result<()>> },
     /// Deletes a queue, whoever refers to it.
@@ -228,6 +230,7 @@ impl Catalogue {
     fn change(&mut self, change: Change) {
         // Whoever went away does not need the answer.
         match change {
+            Change::Refer { queues, reply } => drop(reply.send(Ok(self.refer(&queues)))),
             Change::Delete { queue, reply } => drop(reply.send(self.delete_one(queue))),
             Change::Sweep { reply } => drop(reply.send(self.sweep())),
             Change::Filled { queue, reply } => drop(reply.send(self.filled(queue))),
@@ -277,6 +280,24 @@ impl Catalogue {
             return Ok(described(opened.entry, (base, base), live));
         }
         info(&self.shared, opened.entry)
+    }
+
+    /// Takes references to queues that are there.
+    fn refer(&mut self, queues: &[QueueId]) -> (Vec<bool>, References) {
+        let mut references = References { shared: self.shared.clone(), queues: Vec::new() };
+        let mut table = self.shared.table.write();
+        let mut take = |id: &QueueId| {
+            let is_there = matches!(table.fill(*id), Some(Fill::Routed | Fill::Live));
+            if is_there {
+                table.refer(*id);
+                self.idle.remove(id);
+                references.queues.push(*id);
+            }
+            is_there
+        };
+        let are_there = queues.iter().map(&mut take).collect();
+        drop(table);
+        (are_there, references)
     }
 
     /// Finds a queue or prepares that it is made.

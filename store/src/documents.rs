@@ -5,8 +5,9 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::fault::{self, Call};
+use crate::meta::document;
 use crate::shared::Shared;
-use crate::{Collection, Documents, Result, Store, StoreError};
+use crate::{Collection, Documents, Due, Result, Store, StoreError};
 
 /// Documents that wait to be written, in order.
 #[derive(Default)]
@@ -16,6 +17,7 @@ struct Put {
     collection: Collection,
     key: String,
     value: Bytes,
+    due: Due,
     reply: oneshot::Sender<Result<()>>,
 }
 
@@ -25,10 +27,16 @@ impl Store {
     ///
     /// # Errors
     /// The database cannot be written, or the log cannot be made durable.
-    pub async fn put_document(&self, collection: Collection, key: &str, value: Bytes) -> Result<()> {
+    pub async fn put_document(
+        &self,
+        collection: Collection,
+        key: &str,
+        value: Bytes,
+        due: Due,
+    ) -> Result<()> {
         fault::called(Call::PutDocument, &self.0.shared.options.dir);
         let (reply, answer) = oneshot::channel();
-        let put = Put { collection, key: key.to_owned(), value, reply };
+        let put = Put { collection, key: key.to_owned(), value, due, reply };
         self.0.shared.documents.0.lock().push(put);
         // Whoever's turn it is writes for all: while it does, the next ones gather.
         self.run(|shared| {
@@ -48,14 +56,19 @@ impl Store {
         self.run(move |shared| shared.meta.document(collection, &key)).await
     }
 
-    /// Deletes a document.
+    /// Deletes a document. `was_due`: as [`Due`] said when it was written last.
     ///
     /// # Errors
     /// The database cannot be written.
-    pub async fn delete_document(&self, collection: Collection, key: &str) -> Result<()> {
+    pub async fn delete_document(
+        &self,
+        collection: Collection,
+        key: &str,
+        was_due: Option<i64>,
+    ) -> Result<()> {
         fault::called(Call::DeleteDocument, &self.0.shared.options.dir);
         let key = key.to_owned();
-        self.run(move |shared| shared.meta.delete_document(collection, &key)).await
+        self.run(move |shared| shared.meta.delete_document(collection, &key, was_due)).await
     }
 
     /// Documents in key order after `after`.
@@ -71,6 +84,37 @@ impl Store {
         let after = after.map(str::to_owned);
         self.run(move |shared| shared.meta.documents(collection, after.as_deref(), limit)).await
     }
+
+    /// Keys of documents that begin with `prefix`, in their order after `after`.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn document_keys(
+        &self,
+        collection: Collection,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>> {
+        let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
+        self.run(move |shared| shared.meta.document_keys(collection, &prefix, after.as_deref(), limit)).await
+    }
+
+    /// Documents for which something is due at `from_ms` or later, and of those of `from_ms` itself the ones after `after`: when
+    /// ([`Due`]) and key, by time and then by key.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn documents_due(
+        &self,
+        collection: Collection,
+        from_ms: i64,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(i64, String)>> {
+        let after = after.map(str::to_owned);
+        self.run(move |shared| shared.meta.documents_due(collection, from_ms, after.as_deref(), limit)).await
+    }
 }
 
 /// Writes what waits, if somebody else has not done so.
@@ -81,7 +125,12 @@ fn write_waiting(shared: &Shared) {
     }
     // After a power cut, a document must not name a record that is gone, and whose place another one gets.
     let durable = shared.log.wait_durable(&shared.log.cut());
-    let all = waiting.iter().map(|put| (put.collection, &*put.key, &put.value[..]));
+    let all = waiting.iter().map(|put| document::Put {
+        collection: put.collection,
+        key: &put.key,
+        value: &put.value,
+        due: put.due,
+    });
     let written = durable.and_then(|()| shared.meta.put_documents(all));
     for put in waiting {
         // Whoever went away does not need the answer.

@@ -90,6 +90,16 @@ impl Store {
         answer.await.unwrap_or(Err(StoreError::Closed))
     }
 
+    /// Takes a reference to each of these queues that there is, of those of filters; whether there is each. Asks no disk.
+    ///
+    /// # Errors
+    /// The store is closed. Dropping this before it is done leaves no reference.
+    pub async fn refer_filters(&self, queues: Vec<QueueId>) -> Result<Vec<bool>> {
+        let (are_there, references) = self.change(|reply| Change::Refer { queues, reply }).await?;
+        references.hand_over();
+        Ok(are_there)
+    }
+
     /// Gives back references to filter queues. A live queue goes with the last one, a durable one [`crate::Options::queue_ttl`] later.
     ///
     /// # Errors
@@ -128,6 +138,24 @@ impl Store {
     #[must_use]
     pub fn queue_end(&self, queue: QueueId) -> Option<u64> {
         self.0.shared.table.read().end(queue)
+    }
+
+    /// Derived queues whose names begin with `name_prefix`, by name after `after`. Reads the disk.
+    ///
+    /// # Errors
+    /// The catalogue or an index cannot be read.
+    pub async fn derived_queues(
+        &self,
+        name_prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<QueueInfo>> {
+        let (prefix, after) = (name_prefix.to_owned(), after.map(str::to_owned));
+        self.run(move |shared| {
+            let entries = shared.meta.queues_named(Kind::Derived, &prefix, after.as_deref(), limit)?;
+            entries.into_iter().map(|entry| catalogue::info(shared, entry)).collect()
+        })
+        .await
     }
 
     /// Queues by number, after `after`. Reads the disk.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use tidemill_store::{
-    Collection, CursorKey, CursorPlace, DeadLetter, Flush, NewRecord, Options, Position, QueueId,
+    Collection, CursorKey, CursorPlace, DeadLetter, Due, Flush, NewRecord, Options, Position, QueueId,
     ReadRequest, Record, Retain, ScanRequest, Start, Store, StoreError, Watcher,
 };
 
@@ -386,10 +386,27 @@ async fn queues_go_with_their_last_reference(shards: u16) {
         store.close().await.unwrap();
     }
     let store = Store::open(options(dir.path(), shards)).unwrap();
-    store.open_filter("t").await.unwrap();
+    let t = store.queues(None, 10).await.unwrap().into_iter().find(|queue| queue.name == "t").unwrap().id;
+    let derived = store.open_derived("d").await.unwrap().id;
+    let asked = vec![t, QueueId(1 << 40), derived];
+    assert_eq!(store.refer_filters(asked).await.unwrap(), [true, false, false]);
     assert_eq!(store.sweep().await.unwrap(), 1);
     let names: Vec<_> = store.queues(None, 10).await.unwrap().into_iter().map(|queue| queue.name).collect();
-    assert_eq!(names, ["t"]);
+    assert_eq!(names, ["t", "d"]);
+    let mut names = Vec::new();
+    for name in ["e", "d/2", "d/1", "d"] {
+        store.open_derived(name).await.unwrap();
+    }
+    for (prefix, after) in
+        [("d", None), ("d/", Some("a")), ("d", Some("d")), ("d/", Some("d/1")), ("f", None)]
+    {
+        let page = store.derived_queues(prefix, after, 2).await.unwrap();
+        names.push(page.into_iter().map(|queue| queue.name).collect::<Vec<_>>().join(" "));
+    }
+    assert_eq!(names, ["d d/1", "d/1 d/2", "d/1 d/2", "d/2", ""]);
+    // It is given back as one that was opened is.
+    store.release_filters(vec![t]).await.unwrap();
+    assert!(matches!(store.queue(t).await, Err(StoreError::NoQueue(_))));
 }
 
 async fn documents_and_dead_letters_stay(shards: u16) {
@@ -398,9 +415,14 @@ async fn documents_and_dead_letters_stay(shards: u16) {
     {
         let store = Store::open(options(dir.path(), shards)).unwrap();
         for key in ["b", "a", "c"] {
-            store.put_document(sessions, key, Bytes::from(key.to_uppercase())).await.unwrap();
+            let due = Due { was: None, is: Some(-(key.as_bytes()[0] as i64)) };
+            store.put_document(sessions, key, Bytes::from(key.to_uppercase()), due).await.unwrap();
         }
-        store.delete_document(sessions, "b").await.unwrap();
+        store
+            .put_document(Collection::Groups, "a", Bytes::new(), Due { was: None, is: Some(7) })
+            .await
+            .unwrap();
+        store.delete_document(sessions, "b", Some(-98)).await.unwrap();
         let next = store.next_sequence();
         let appended = store.append(vec![numbered("t", 0), numbered("t", 1)]).await.unwrap();
         assert_eq!((appended.sequence, store.next_sequence()), (next, next + 2));
@@ -421,6 +443,10 @@ async fn documents_and_dead_letters_stay(shards: u16) {
     assert_eq!(documents, [("a".to_owned(), Bytes::from("A")), ("c".to_owned(), Bytes::from("C"))]);
     assert_eq!(store.documents(sessions, Some("a"), 10).await.unwrap().len(), 1);
     assert_eq!(store.document(sessions, "b").await.unwrap(), None);
+    let due = store.documents_due(sessions, i64::MIN, None, 10).await.unwrap();
+    assert_eq!(due, [(-99, "c".to_owned()), (-97, "a".to_owned())]);
+    assert_eq!(store.documents_due(sessions, -99, Some("c"), 10).await.unwrap(), due[1..]);
+    assert_eq!(store.document_keys(sessions, "", Some("a"), 10).await.unwrap(), ["c"]);
     assert_eq!(store.dead_letter_count("target/r/t").await.unwrap(), 2);
     let letters = store.dead_letters("target/r/t", 0, 10).await.unwrap();
     assert_eq!(letters.iter().map(|(_, letter)| letter.offset).collect::<Vec<_>>(), [0, 1]);

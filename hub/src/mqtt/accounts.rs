@@ -20,7 +20,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
 use foldhash::HashMap;
 use parking_lot::Mutex;
-use tidemill_store::{Collection, Position, Store, StoreError};
+use tidemill_store::{Collection, Due, Position, Store, StoreError};
 use tracing::warn;
 
 use super::registry::Mail;
@@ -126,7 +126,7 @@ impl Accounts {
         let (from, late) = self.advance(store.ends());
         late.iter().for_each(|mail| mail.ask_to_write());
         if written.as_ref() != Some(&from) {
-            store.put_document(Collection::Broker, KEY, encode(&from)).await?;
+            store.put_document(Collection::Broker, KEY, encode(&from), Due::default()).await?;
         }
         Ok(from)
     }

@@ -1,23 +1,26 @@
 //! Clients as people who run the hub see them: looked at, and sent away.
 //!
 //! Nothing is kept for this. A connection is asked through its mail and answers between its packets; a session without
-//! one is what its document and its cursors say.
+//! one is what its document and its cursors say, and is found by its document's key.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytestring::ByteString;
 use futures_util::{StreamExt, stream};
-use tidemill_store::Store;
+use tidemill_store::{Collection, Store, StoreError};
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
+use super::Broker;
 use super::codec::{Qos, Version};
 use super::registry::Holder;
 use super::session::{NEVER, Session};
+use super::sessions::{self, Loaded};
 use super::share::Groups;
 use super::shared::Shared;
-use super::{Broker, sessions, wills};
+use super::wills;
 
 /// Clients looked at together.
 const AT_ONCE: usize = 64;
@@ -186,15 +189,17 @@ pub enum KickError {
 
 impl Broker {
     /// Clients in the order of their identifiers.
-    pub async fn clients(&self, query: &ClientQuery) -> ClientPage {
-        let ClientQuery { prefix, online, after, limit } = query;
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn clients(&self, query: &ClientQuery) -> Result<ClientPage, StoreError> {
         let shared = &*self.shared;
-        let names = shared.registry.page(prefix, *online, after.as_deref(), *limit);
-        let next = names.last().filter(|_| names.len() == *limit).map(ToString::to_string);
+        let names = names(shared, query).await?;
+        let next = names.last().filter(|_| names.len() == query.limit).cloned();
         let deadline = Instant::now() + ANSWER_TIME_MAX;
         // In order, and those that are gone by now left out.
-        let found = stream::iter(names).map(|client| look(shared, client, deadline)).buffered(AT_ONCE);
-        ClientPage { clients: found.filter_map(std::future::ready).collect().await, next }
+        let found = stream::iter(names).map(|client| look(shared, client.into(), deadline)).buffered(AT_ONCE);
+        Ok(ClientPage { clients: found.filter_map(std::future::ready).collect().await, next })
     }
 
     /// One client, if it has a session.
@@ -222,14 +227,19 @@ impl Broker {
                         // It is just going: what it leaves is there when its gate is open.
                         drop(self.shared.registry.gate(client).await);
                     }
-                    Holder::Document if !end_session => return Err(KickError::Offline(client.to_owned())),
                     Holder::Document => {
-                        if end_offline(&self.shared, client.into()).await.map_err(|error| failed(&error))? {
-                            info!(
-                                client,
-                                "the session of a client without a connection was ended on request"
-                            );
-                            return Ok(());
+                        let ending = end_offline(&self.shared, client.into(), end_session).await;
+                        match ending.map_err(|error| failed(&error))? {
+                            Ending::Unknown => return Err(KickError::Unknown(client.to_owned())),
+                            Ending::Left => return Err(KickError::Offline(client.to_owned())),
+                            Ending::Ended => {
+                                info!(
+                                    client,
+                                    "the session of a client without a connection was ended on request"
+                                );
+                                return Ok(());
+                            }
+                            Ending::Online => {}
                         }
                     }
                 }
@@ -241,6 +251,35 @@ impl Broker {
             Err(failed("it did not end in time; it will when the store answers it"))
         })
     }
+}
+
+/// Identifiers of the clients that are asked for, those with a connection and those with a document alike.
+async fn names(shared: &Shared, query: &ClientQuery) -> Result<Vec<String>, StoreError> {
+    let ClientQuery { prefix, online, after, limit } = query;
+    let mut names = BTreeSet::new();
+    if *online != Some(false) {
+        names.extend(shared.registry.page(prefix, after.as_deref(), *limit));
+    }
+    if *online == Some(true) {
+        return Ok(names.into_iter().collect());
+    }
+    let (mut after, mut offline) = (after.clone(), 0);
+    while offline < *limit {
+        let store = &shared.store;
+        let keys = store.document_keys(Collection::Sessions, prefix, after.as_deref(), *limit).await?;
+        after = keys.last().cloned();
+        let is_last = keys.len() < *limit;
+        for client in keys {
+            if !matches!(shared.registry.holder(&client), Holder::Connection(_)) {
+                offline += 1;
+                names.insert(client);
+            }
+        }
+        if is_last {
+            break;
+        }
+    }
+    Ok(names.into_iter().take(*limit).collect())
 }
 
 /// Looks at a client; `None` if there is none.
@@ -277,7 +316,7 @@ async fn look_at(shared: &Shared, client: ByteString) -> Option<ClientInfo> {
 async fn offline(shared: &Shared, client: &ByteString) -> Option<ClientInfo> {
     let (state, session) = match sessions::load(shared, client).await {
         Ok(None) => return None,
-        Ok(Some(session)) => {
+        Ok(Some(Loaded { session, .. })) => {
             let (since_ms, expires_ms) = (session.offline_since_ms, session.expires_ms());
             let told = SessionInfo::of(&session, &shared.store, &shared.groups);
             (ClientState::Offline { since_ms, expires_ms }, Some(told))
@@ -287,19 +326,35 @@ async fn offline(shared: &Shared, client: &ByteString) -> Option<ClientInfo> {
     Some(ClientInfo { client: client.to_string(), state, session })
 }
 
-/// Ends the session of a client without a connection; `false` if it has one by now, or no session.
-async fn end_offline(shared: &Shared, client: ByteString) -> Result<bool, String> {
+/// What became of a session that was to end and has no connection.
+enum Ending {
+    /// There is none.
+    Unknown,
+    /// It has a connection by now.
+    Online,
+    /// It was to stay.
+    Left,
+    /// It is no more.
+    Ended,
+}
+
+/// Ends the session of a client without a connection, if it is to end.
+async fn end_offline(shared: &Shared, client: ByteString, end_session: bool) -> Result<Ending, String> {
     let _gate = shared.registry.gate(&client).await;
-    if !matches!(shared.registry.holder(&client), Holder::Document) {
-        return Ok(false);
+    match shared.registry.holder(&client) {
+        Holder::Nobody => return Ok(Ending::Unknown),
+        Holder::Connection(_) => return Ok(Ending::Online),
+        Holder::Document => {}
     }
-    let session = sessions::load(shared, &client).await.map_err(|error| error.to_string())?;
-    if let Some(mut session) = session {
-        if let Some(will) = session.will.take() {
-            wills::publish(shared, &client, will).await;
+    match sessions::load(shared, &client).await.map_err(|error| error.to_string())? {
+        None => Ok(Ending::Unknown),
+        Some(_) if !end_session => Ok(Ending::Left),
+        Some(Loaded { mut session, listed_ms }) => {
+            if let Some(will) = session.will.take() {
+                wills::publish(shared, &client, will).await;
+            }
+            sessions::end(shared, &session, listed_ms).await;
+            Ok(Ending::Ended)
         }
-        sessions::end(shared, &session).await;
     }
-    shared.registry.remove(&client);
-    Ok(true)
 }

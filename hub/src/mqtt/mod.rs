@@ -2,7 +2,7 @@
 //!
 //! A PUBLISH becomes a record, and is acknowledged when the store's receipt says it is durable. A subscription
 //! is a cursor over the queue of its filter: a connection pulls from it as fast as its client takes, and a session
-//! without a connection is nothing but a document, its cursors and its name in the registry.
+//! without a connection is nothing but a document and its cursors.
 //!
 //! # Layout
 //! - [`access`]: who may connect, and who may do what
@@ -16,7 +16,8 @@
 //! - [`ClientInfo`], [`ClientQuery`]: clients as people see them, and how they are sent away
 //! - `limits`: what can be reached; rates
 //! - `registry`: which client has a session, and who has the session
-//! - `sessions`: sessions in the store: opened, written, ended; what is due for them
+//! - `sessions`: sessions in the store: opened, written, ended
+//! - `due`: wills and expiry when their time has come
 //! - `share`: shared subscriptions
 //! - `unwritten`: sessions that cannot be written for now
 //! - `wills`: wills as messages; those that cannot be stored for now
@@ -33,6 +34,7 @@ mod accounts;
 mod clients;
 pub mod codec;
 mod connection;
+mod due;
 mod guard;
 mod limits;
 mod listener;
@@ -151,7 +153,7 @@ impl Broker {
         let Broker { shared, threads, .. } = &broker;
         recovery::recover(shared).await?;
         if let Some(runtime) = threads.next() {
-            runtime.spawn(sessions::watch_due(Arc::clone(shared)));
+            runtime.spawn(due::watch(Arc::clone(shared)));
             runtime.spawn(listener::watch(broker.listeners.clone()));
             runtime.spawn(accounts::watch(Arc::clone(shared)));
             runtime.spawn(unwritten::watch(Arc::clone(shared)));

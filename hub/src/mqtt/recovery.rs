@@ -6,14 +6,14 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use foldhash::HashMap;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use tidemill_store::{Collection, Record, ScanRequest, StoreError};
+use tidemill_store::{Collection, Due, Record, ScanRequest, StoreError};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::accounts;
 use super::codec::PacketId;
 use super::codec::topic::Requested;
-use super::session::{NEVER, Stored};
+use super::session::Stored;
 use super::shared::{Shared, now_ms};
 use crate::message::Head;
 
@@ -38,15 +38,19 @@ pub(super) async fn recover(shared: &Shared) -> Result<(), StoreError> {
         let page = shared.store.documents(Collection::Sessions, after.as_deref(), PAGE).await?;
         let Some((last, _)) = page.last() else { break };
         after = Some(last.clone());
-        let recovered: Vec<Option<usize>> = stream::iter(page)
-            .map(|(client, document)| recover_session(shared, client.into(), document, &received))
-            .buffer_unordered(AT_ONCE)
-            .try_collect()
-            .await?;
-        for count in recovered.into_iter().flatten() {
-            sessions += 1;
-            subscriptions += count;
-        }
+        let stored: Vec<_> =
+            page.into_iter().filter_map(|(client, document)| read(client, document)).collect();
+        sessions += stored.len();
+        subscriptions += stored.iter().map(|(_, stored)| stored.subscriptions.len()).sum::<usize>();
+        // Of all at once: a start with a million sessions asks for nothing of each.
+        let queues = stored.iter().flat_map(|(_, stored)| &stored.subscriptions);
+        let are_there = shared.store.refer_filters(queues.map(|of| of.queue).collect()).await?;
+        let mut are_there = are_there.into_iter();
+        let each = stored.into_iter().map(|(client, stored)| {
+            let are_there = are_there.by_ref().take(stored.subscriptions.len()).collect();
+            recover_session(shared, client, stored, are_there, &received)
+        });
+        stream::iter(each).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
     }
     shared.groups.sweep(&shared.store).await?;
     let swept = shared.store.sweep().await?;
@@ -96,20 +100,26 @@ fn note(record: &Record, received: &mut Received) {
     }
 }
 
-/// Takes the queues of a session; how many subscriptions it has. `None` if it cannot be read.
+/// Reads a session.
+fn read(client: String, document: Bytes) -> Option<(ByteString, Stored)> {
+    match Stored::decode(document) {
+        Ok(stored) => Some((client.into(), stored)),
+        Err(error) => {
+            error!(client, %error, "a session cannot be read; it is left alone and not served");
+            None
+        }
+    }
+}
+
+/// Brings a session up to what the log has, and gives it other queues for those that are not there any more.
 async fn recover_session(
     shared: &Shared,
     client: ByteString,
-    document: Bytes,
+    mut stored: Stored,
+    are_there: Vec<bool>,
     received: &Received,
-) -> Result<Option<usize>, StoreError> {
-    let mut stored = match Stored::decode(document) {
-        Ok(stored) => stored,
-        Err(error) => {
-            error!(client = &*client, %error, "a session cannot be read; it is left alone and not served");
-            return Ok(None);
-        }
-    };
+) -> Result<(), StoreError> {
+    shared.registry.documented(&client);
     let mut changed = stored.limit_to(shared.store.next_sequence());
     if let Some(ids) = received.get(&client) {
         changed |= stored.account_for(ids.iter().map(|(id, sequence)| (*id, *sequence)));
@@ -119,11 +129,13 @@ async fn recover_session(
         stored.offline_since_ms = Some(now_ms());
         changed = true;
     }
+    let due = Due { was: stored.listed_ms, is: stored.due_ms() };
+    changed |= due.was != due.is;
     let mut replaced = Vec::new();
-    for (index, subscription) in (0..).zip(&mut stored.subscriptions) {
+    for ((index, subscription), is_there) in (0..).zip(&mut stored.subscriptions).zip(are_there) {
         let Some(requested) = Requested::parse(&subscription.requested) else { continue };
-        let info = shared.store.open_filter(requested.filter).await?;
-        if info.id != subscription.queue {
+        if !is_there {
+            let info = shared.store.open_filter(requested.filter).await?;
             warn!(
                 client = &*client,
                 filter = requested.filter,
@@ -134,7 +146,8 @@ async fn recover_session(
             replaced.push(index);
         }
         if let Some(group) = requested.group {
-            shared.groups.enlist(&shared.store, group, &info, false).await?;
+            let end = shared.store.queue_end(subscription.queue).unwrap_or(subscription.next);
+            shared.groups.enlist(&shared.store, group, (subscription.queue, end), false).await?;
         }
     }
     changed |= !replaced.is_empty();
@@ -145,23 +158,10 @@ async fn recover_session(
         }
     }
     if changed {
-        shared.store.put_document(Collection::Sessions, &client, stored.encode()).await?;
+        shared.store.put_document(Collection::Sessions, &client, stored.encode(), due).await?;
     }
     // However many there may be from now on.
     shared.counters.keep_session(0);
     shared.counters.subscribed(stored.subscriptions.len());
-    shared.registry.offline(&client, due(&stored));
-    Ok(Some(stored.subscriptions.len()))
-}
-
-/// When something is first to be looked at: a will with its delay, or the session's end.
-fn due(stored: &Stored) -> Option<i64> {
-    let since = stored.offline_since_ms?;
-    let after = |seconds: u32| since.saturating_add(i64::from(seconds) * 1000);
-    let expires = (stored.expiry_s != NEVER).then(|| after(stored.expiry_s));
-    let will = stored.will.as_ref().map(|will| after(will.last_will.properties.delay_s.unwrap_or(0)));
-    match (expires, will) {
-        (Some(expires), Some(will)) => Some(expires.min(will)),
-        (expires, will) => expires.or(will),
-    }
+    Ok(())
 }

@@ -1,7 +1,7 @@
-//! [`Registry`]: which client identifiers have a session, who has it, and when something is due for those
-//! that have no connection. Of a session without a connection only its name and its time are here, and the rest is its document.
+//! [`Registry`]: which client identifiers have a session, and who has it. Of a session without a connection only a few bits of its
+//! name's hash are here, so that who has none is let in without asking the disk; all else is its document.
 
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::BinaryHeap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard};
 use tidemill_store::Watcher;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
 use super::clients::ClientInfo;
 use super::session::Session;
@@ -34,6 +34,8 @@ pub(super) struct Mail {
     pub(super) bell: Watcher,
     /// [`Session::owner`] of the session that the connection has.
     pub(super) owner: Option<Arc<str>>,
+    /// The session is in the store as well.
+    has_document: bool,
     /// Whether the bell was rung with [`MAIL`], and the connection has not looked yet.
     rung: AtomicBool,
     letters: Mutex<Letters>,
@@ -61,9 +63,9 @@ pub(super) struct Kick {
 }
 
 impl Mail {
-    /// For a connection whose session belongs to this user.
-    pub(super) fn of(owner: Option<Arc<str>>) -> Self {
-        Mail { owner, ..Mail::default() }
+    /// For a connection whose session belongs to this user, and has a document or not.
+    pub(super) fn of(owner: Option<Arc<str>>, has_document: bool) -> Self {
+        Mail { owner, has_document, ..Mail::default() }
     }
 
     /// Rings the bell, once until the connection looks.
@@ -174,42 +176,29 @@ impl Mail {
     }
 }
 
-/// A client identifier's session, as others see it.
-enum Entry {
-    /// A connection has it.
-    Online(Arc<Mail>),
-    /// Only its document is there. When something is due for it, in milliseconds since the Unix epoch.
-    Offline(Option<i64>),
-}
-
-/// [`Offline::due_ms`] where nothing is due.
-const NOTHING_DUE: i64 = i64::MAX;
-
-/// A session that only its document is left of. There may be millions: the name is here once, and nowhere else in memory.
-struct Offline {
-    client: Box<str>,
-    due_ms: i64,
-}
-
-const _: () = assert!(size_of::<Offline>() <= 24, "a million offline sessions are a normal day");
+/// By how much of a client identifier's hash it is known that it may have a document. Two may have the same.
+type Fingerprint = u32;
 
 /// Sessions by client identifier.
 #[derive(Default)]
 struct Sessions {
     online: HashMap<ByteString, Arc<Mail>>,
-    /// By [`Registry::hash`].
-    offline: HashTable<Offline>,
+    /// How many of those have no document.
+    undocumented: usize,
+    /// One of each document in the store.
+    documents: HashTable<Fingerprint>,
 }
 
 impl Sessions {
-    fn find_offline(&self, hash: u64, client: &str) -> Option<&Offline> {
-        self.offline.find(hash, |offline| *offline.client == *client)
-    }
-
-    /// Takes one away that has no connection; when something was due for it.
-    fn remove_offline(&mut self, hash: u64, client: &str) -> i64 {
-        let found = self.offline.find_entry(hash, |offline| *offline.client == *client);
-        found.map_or(NOTHING_DUE, |found| found.remove().0.due_ms)
+    /// Puts a connection in the place of the one before, or of none.
+    fn replace(&mut self, client: &ByteString, mail: Option<Arc<Mail>>) {
+        let is_undocumented = |mail: &Arc<Mail>| usize::from(!mail.has_document);
+        self.undocumented += mail.as_ref().map_or(0, is_undocumented);
+        let before = match mail {
+            Some(mail) => self.online.insert(client.clone(), mail),
+            None => self.online.remove(client),
+        };
+        self.undocumented -= before.as_ref().map_or(0, is_undocumented);
     }
 }
 
@@ -219,47 +208,43 @@ pub(super) enum Holder {
     Nobody,
     /// A connection.
     Connection(Arc<Mail>),
-    /// The store.
+    /// The store, if it has its document: once in a million, there is none either.
     Document,
 }
 
 /// See the module's text.
 pub(super) struct Registry {
     sessions: Box<[Mutex<Sessions>]>,
-    /// What is due when, by the hash of the client identifier. Locked after the sessions if both are.
-    due: Mutex<BTreeSet<(i64, u64)>>,
     gates: Box<[tokio::sync::Mutex<()>]>,
     hasher: RandomState,
     reviews: AtomicU64,
-    /// Rung when something may be due sooner than it was.
-    pub(super) sooner: Notify,
 }
 
 impl Registry {
     pub(super) fn new() -> Self {
         Registry {
             sessions: (0..MAPS).map(|_| Mutex::default()).collect(),
-            due: Mutex::default(),
             gates: (0..GATES).map(|_| tokio::sync::Mutex::new(())).collect(),
             hasher: RandomState::default(),
             reviews: AtomicU64::new(0),
-            sooner: Notify::new(),
         }
     }
 
-    fn hash(&self, client: &str) -> u64 {
-        self.hasher.hash_one(client)
-    }
-
-    /// The maps that have the session of a client identifier with this hash, if there is one.
-    fn sessions(&self, hash: u64) -> MutexGuard<'_, Sessions> {
-        // Other bits than those by which it is found there.
+    /// The maps that have the session of a client identifier, if there is one, and its fingerprint.
+    fn sessions(&self, client: &str) -> (MutexGuard<'_, Sessions>, Fingerprint) {
+        let hash = self.hasher.hash_one(client);
+        // Of the fingerprint's bits none say which maps.
         let index = (hash >> 32) as usize % MAPS;
         // The index is within by construction.
         match self.sessions.get(index) {
-            Some(sessions) => sessions.lock(),
+            Some(sessions) => (sessions.lock(), hash as Fingerprint),
             None => unreachable!("{index} of {MAPS} maps"),
         }
+    }
+
+    /// Where a fingerprint is found among others.
+    fn place(&self, fingerprint: Fingerprint) -> u64 {
+        self.hasher.hash_one(fingerprint)
     }
 
     /// Waits for the right to change who has the session of a client identifier. Whoever changes it, and reads
@@ -274,7 +259,7 @@ impl Registry {
     }
 
     fn gate_of(&self, client: &str) -> &tokio::sync::Mutex<()> {
-        let index = self.hash(client) as usize % GATES;
+        let index = self.hasher.hash_one(client) as usize % GATES;
         // The index is within by construction.
         match self.gates.get(index) {
             Some(gate) => gate,
@@ -284,64 +269,40 @@ impl Registry {
 
     /// Who has the session.
     pub(super) fn holder(&self, client: &str) -> Holder {
-        let hash = self.hash(client);
-        let sessions = self.sessions(hash);
+        let (sessions, fingerprint) = self.sessions(client);
         match sessions.online.get(client) {
             Some(mail) => Holder::Connection(Arc::clone(mail)),
-            None if sessions.find_offline(hash, client).is_some() => Holder::Document,
+            None if sessions.documents.find(self.place(fingerprint), |it| *it == fingerprint).is_some() => {
+                Holder::Document
+            }
             None => Holder::Nobody,
         }
     }
 
-    fn put(&self, client: &ByteString, entry: Option<Entry>) {
-        let hash = self.hash(client);
-        let mut sessions = self.sessions(hash);
-        let old_due = sessions.remove_offline(hash, client);
-        let new_due = match entry {
-            Some(Entry::Online(mail)) => {
-                sessions.online.insert(client.clone(), mail);
-                NOTHING_DUE
-            }
-            Some(Entry::Offline(due)) => {
-                sessions.online.remove(client);
-                let due_ms = due.unwrap_or(NOTHING_DUE);
-                let offline = Offline { client: Box::from(&**client), due_ms };
-                sessions.offline.insert_unique(hash, offline, |offline| self.hash(&offline.client));
-                due_ms
-            }
-            None => {
-                sessions.online.remove(client);
-                NOTHING_DUE
-            }
-        };
-        if old_due == new_due {
-            return;
-        }
-        let mut due = self.due.lock();
-        if old_due != NOTHING_DUE {
-            due.remove(&(old_due, hash));
-        }
-        if new_due != NOTHING_DUE {
-            due.insert((new_due, hash));
-            drop(due);
-            drop(sessions);
-            self.sooner.notify_one();
+    /// The first document of a session was written.
+    pub(super) fn documented(&self, client: &str) {
+        let (mut sessions, fingerprint) = self.sessions(client);
+        sessions.documents.insert_unique(self.place(fingerprint), fingerprint, |it| self.place(*it));
+    }
+
+    /// The document of a session is not there any more.
+    pub(super) fn undocumented(&self, client: &str) {
+        let (mut sessions, fingerprint) = self.sessions(client);
+        let found = sessions.documents.find_entry(self.place(fingerprint), |it| *it == fingerprint);
+        debug_assert!(found.is_ok(), "`{client}` had no document");
+        if let Ok(found) = found {
+            found.remove();
         }
     }
 
     /// A connection has the session from now on.
     pub(super) fn online(&self, client: &ByteString, mail: Arc<Mail>) {
-        self.put(client, Some(Entry::Online(mail)));
+        self.sessions(client).0.replace(client, Some(mail));
     }
 
-    /// The document is all there is from now on, and something is due at `due_ms`.
-    pub(super) fn offline(&self, client: &ByteString, due_ms: Option<i64>) {
-        self.put(client, Some(Entry::Offline(due_ms)));
-    }
-
-    /// There is no session any more.
-    pub(super) fn remove(&self, client: &ByteString) {
-        self.put(client, None);
+    /// No connection has the session any more: its document is all there is, if there is one.
+    pub(super) fn offline(&self, client: &ByteString) {
+        self.sessions(client).0.replace(client, None);
     }
 
     /// Rings every connection's bell.
@@ -353,26 +314,16 @@ impl Registry {
 
     /// How many sessions there are.
     pub(super) fn len(&self) -> usize {
-        let count = |sessions: &Sessions| sessions.online.len() + sessions.offline.len();
+        let count = |sessions: &Sessions| sessions.documents.len() + sessions.undocumented;
         self.sessions.iter().map(|sessions| count(&sessions.lock())).sum()
     }
 
-    /// Up to `limit` client identifiers in their order, after `after`: those that begin with `prefix` and, if that
-    /// is asked for, have a connection or have none. Looks through all sessions.
-    pub(super) fn page(
-        &self,
-        prefix: &str,
-        online: Option<bool>,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Vec<ByteString> {
+    /// Up to `limit` identifiers of clients with a connection that begin with `prefix`, in their order after `after`. Looks at all.
+    pub(super) fn page(&self, prefix: &str, after: Option<&str>, limit: usize) -> Vec<String> {
         // The largest of those found so far is the first to make room.
-        let mut found: BinaryHeap<ByteString> = BinaryHeap::new();
+        let mut found: BinaryHeap<String> = BinaryHeap::new();
         for sessions in &self.sessions {
-            let sessions = sessions.lock();
-            let with = sessions.online.keys().map(|client| &**client).filter(|_| online != Some(false));
-            let without = sessions.offline.iter().map(|offline| &*offline.client);
-            for client in with.chain(without.filter(|_| online != Some(true))) {
+            for client in sessions.lock().online.keys().map(|client| &**client) {
                 let wanted = client.starts_with(prefix) && after.is_none_or(|after| client > after);
                 if !wanted || (found.len() >= limit && found.peek().is_none_or(|last| client > &**last)) {
                     continue;
@@ -399,95 +350,71 @@ impl Registry {
             sessions.lock().online.values().for_each(|mail| mail.nudge_review());
         }
     }
-
-    /// When something is due for a session without a connection, if anything is.
-    pub(super) fn due(&self, client: &str) -> Option<i64> {
-        let hash = self.hash(client);
-        let due_ms = self.sessions(hash).find_offline(hash, client)?.due_ms;
-        (due_ms != NOTHING_DUE).then_some(due_ms)
-    }
-
-    /// What is due for a session without a connection has to wait until then.
-    pub(super) fn postpone(&self, client: &str, until_ms: i64) {
-        let hash = self.hash(client);
-        let mut sessions = self.sessions(hash);
-        let found = sessions.offline.find_mut(hash, |offline| *offline.client == *client);
-        if let Some(offline) = found.filter(|offline| offline.due_ms != NOTHING_DUE) {
-            let mut due = self.due.lock();
-            due.remove(&(offline.due_ms, hash));
-            due.insert((until_ms, hash));
-            offline.due_ms = until_ms;
-        }
-    }
-
-    /// The client identifier for which something is due by `now_ms`, or when the next will be.
-    pub(super) fn next_due(&self, now_ms: i64) -> Result<ByteString, Option<i64>> {
-        loop {
-            let Some((due_ms, hash)) = self.due.lock().first().copied() else { return Err(None) };
-            if due_ms > now_ms {
-                return Err(Some(due_ms));
-            }
-            let sessions = self.sessions(hash);
-            let is_it = |offline: &Offline| offline.due_ms == due_ms && self.hash(&offline.client) == hash;
-            if let Some(found) = sessions.offline.find(hash, is_it) {
-                return Ok(found.client.as_ref().into());
-            }
-            // It has come back since.
-            self.due.lock().remove(&(due_ms, hash));
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn mail(has_document: bool) -> Arc<Mail> {
+        Arc::new(Mail::of(None, has_document))
+    }
+
     #[test]
-    fn what_is_due_follows_the_entry() {
+    fn a_session_is_where_it_was_put_and_counts_once() {
         let registry = Registry::new();
-        let (a, b) = (ByteString::from("a"), ByteString::from("b"));
-        registry.offline(&a, Some(50));
-        registry.offline(&b, Some(40));
-        assert_eq!(registry.next_due(10), Err(Some(40)));
-        assert_eq!(registry.next_due(45), Ok(b.clone()));
-        registry.online(&b, Arc::default());
-        assert_eq!(registry.next_due(45), Err(Some(50)));
-        registry.offline(&a, Some(70));
-        assert_eq!(registry.next_due(60), Err(Some(70)));
-        registry.remove(&a);
-        assert_eq!((registry.next_due(100), registry.len()), (Err(None), 1));
-        assert!(matches!(registry.holder("b"), Holder::Connection(_)));
+        let holders = || {
+            ["a", "b", "c"].map(|client| match registry.holder(client) {
+                Holder::Nobody => 0,
+                Holder::Connection(_) => 1,
+                Holder::Document => 2,
+            })
+        };
+        let [a, b] = ["a", "b"].map(ByteString::from);
+        registry.online(&a, mail(false));
+        registry.documented("b");
+        registry.online(&b, mail(true));
+        assert_eq!((holders(), registry.len()), ([1, 1, 0], 2));
+        // Another connection in the place of each.
+        registry.online(&a, mail(false));
+        registry.online(&b, mail(true));
+        assert_eq!((holders(), registry.len()), ([1, 1, 0], 2));
+        registry.offline(&a);
+        registry.offline(&b);
+        assert_eq!((holders(), registry.len()), ([0, 2, 0], 1));
+        registry.undocumented("b");
+        assert_eq!((holders(), registry.len()), ([0, 0, 0], 0));
+    }
+
+    #[test]
+    fn documents_with_one_fingerprint_are_as_many_as_they_are() {
+        let registry = Registry::new();
+        // As if they were two clients.
+        registry.documented("a");
+        registry.documented("a");
+        registry.undocumented("a");
+        assert!(matches!(registry.holder("a"), Holder::Document));
+        registry.undocumented("a");
         assert!(matches!(registry.holder("a"), Holder::Nobody));
     }
 
     #[test]
-    fn what_is_due_comes_in_its_order_and_what_came_back_is_left_out() {
+    fn a_million_documents_take_few_bytes_and_are_found() {
+        const DOCUMENTS: usize = 300_000;
         let registry = Registry::new();
-        let clients: Vec<_> = (0..2_000).map(|number| ByteString::from(format!("c{number}"))).collect();
-        for (client, number) in clients.iter().zip(0_i64..) {
-            // Ten at a time, and of those two that are back again.
-            registry.offline(client, Some(number / 10));
-            match number % 10 {
-                0 => registry.online(client, Arc::default()),
-                1 => registry.remove(client),
-                _ => {}
+        for number in 0..DOCUMENTS {
+            registry.documented(&format!("client-{number:07}"));
+            if number % 1000 == 0 && number >= 100_000 {
+                let bytes: usize =
+                    registry.sessions.iter().map(|of| of.lock().documents.allocation_size()).sum();
+                assert!(bytes / number <= 12, "{bytes} bytes for {number}");
             }
         }
-        assert_eq!(registry.len(), 1_800);
-        for due_ms in 0..200 {
-            let mut found = Vec::new();
-            while let Ok(client) = registry.next_due(due_ms) {
-                assert!(matches!(registry.holder(&client), Holder::Document));
-                registry.remove(&client);
-                found.push(client);
-            }
-            found.sort();
-            let start = due_ms as usize * 10;
-            let mut expected = clients[start + 2..start + 10].to_vec();
-            expected.sort();
-            assert_eq!(found, expected);
-        }
-        assert_eq!((registry.next_due(i64::MAX - 1), registry.len()), (Err(None), 200));
+        let is_held =
+            |number: usize| !matches!(registry.holder(&format!("client-{number:07}")), Holder::Nobody);
+        assert!((0..DOCUMENTS).all(is_held));
+        let wrong = (DOCUMENTS..2 * DOCUMENTS).filter(|number| is_held(*number)).count();
+        assert!(wrong <= 20, "{wrong} of those that there are not would be looked for on the disk");
     }
 
     #[test]
@@ -495,21 +422,14 @@ mod tests {
         let registry = Registry::new();
         for number in 0..100 {
             let client = ByteString::from(format!("{}/{number:02}", if number % 2 == 0 { "a" } else { "b" }));
-            if number < 50 {
-                registry.online(&client, Arc::default());
-            } else {
-                registry.offline(&client, None);
-            }
+            registry.online(&client, Arc::default());
         }
-        let page = |prefix: &str, online, after, limit| -> Vec<String> {
-            registry.page(prefix, online, after, limit).iter().map(ToString::to_string).collect()
-        };
-        assert_eq!(page("", None, None, 3), ["a/00", "a/02", "a/04"]);
-        assert_eq!(page("", None, Some("a/96"), 3), ["a/98", "b/01", "b/03"]);
-        assert_eq!(page("b", Some(true), Some("b/45"), 3), ["b/47", "b/49"]);
-        assert_eq!(page("a", Some(false), None, 2), ["a/50", "a/52"]);
-        assert_eq!(page("", None, None, 1000).len(), 100);
-        assert!(page("c", None, None, 10).is_empty() && page("", None, None, 0).is_empty());
+        let page = |prefix: &str, after, limit| registry.page(prefix, after, limit);
+        assert_eq!(page("", None, 3), ["a/00", "a/02", "a/04"]);
+        assert_eq!(page("", Some("a/96"), 3), ["a/98", "b/01", "b/03"]);
+        assert_eq!(page("b", Some("b/45"), 3), ["b/47", "b/49", "b/51"]);
+        assert_eq!(page("", None, 1000).len(), 100);
+        assert!(page("c", None, 10).is_empty() && page("", None, 0).is_empty());
     }
 
     #[tokio::test]

@@ -1,33 +1,22 @@
-//! Sessions in the store: opening, writing down, ending, and what is due while nobody is connected.
+//! Sessions in the store: opening, writing down, ending.
 //!
 //! Whoever calls these holds the gate of the client identifier ([`super::registry::Registry::gate`]), where they do not say that
 //! they take it.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use bytestring::ByteString;
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use tidemill_store::{
-    Collection, CursorKey, CursorPlace, FilterRequest, History, Keep, QueueId, Start, Store, StoreError,
+    Collection, CursorKey, CursorPlace, Due, FilterRequest, History, Keep, QueueId, Start, Store, StoreError,
 };
-use tokio::sync::MutexGuard;
 use tracing::error;
 
 use super::accounts::Mark;
+use super::due;
 use super::guard::alone;
 use super::registry::Holder;
 use super::session::{Cursor, DocumentError, Kept, Session, Stored, Subscription};
 use super::shared::{Shared, now_ms};
 use super::told::seldom;
 use super::unwritten::{self, Change};
-use super::wills;
-
-/// Sessions for which what is due is done at a time.
-const AT_ONCE: usize = 64;
-/// When one whose gate is held is looked at again, in milliseconds.
-const BUSY_MS: i64 = 20;
 
 /// When one that cannot be read is looked at again, in milliseconds.
 const UNREAD_MS: i64 = 10_000;
@@ -91,8 +80,15 @@ pub(super) async fn release(store: &Store, queue: QueueId) {
     }
 }
 
+/// A session that nobody has.
+pub(super) struct Loaded {
+    pub(super) session: Session,
+    /// When something is due, as its document in the store has it listed; `None` if it has not, or was not looked at.
+    pub(super) listed_ms: Option<i64>,
+}
+
 /// Reads a session that nobody has.
-pub(super) async fn load(shared: &Shared, client: &ByteString) -> Result<Option<Session>, SessionError> {
+pub(super) async fn load(shared: &Shared, client: &ByteString) -> Result<Option<Loaded>, SessionError> {
     let store = &shared.store;
     let failed = |error| SessionError::Store { client: client.clone(), error };
     let broken = |error| SessionError::Document { client: client.clone(), error };
@@ -106,6 +102,7 @@ pub(super) async fn load(shared: &Shared, client: &ByteString) -> Result<Option<
     };
     let Some(document) = document else { return Ok(None) };
     let mut stored = Stored::decode(document).map_err(broken)?;
+    let listed_ms = stored.listed_ms.filter(|_| !matches!(unwritten, Some(Change::Put(_))));
     if let Some(Change::Since(since_ms)) = unwritten {
         stored.offline_since_ms.get_or_insert(since_ms);
     }
@@ -113,19 +110,23 @@ pub(super) async fn load(shared: &Shared, client: &ByteString) -> Result<Option<
     let own = stored.subscriptions.iter().filter(|subscription| !subscription.is_shared());
     let keys = own.map(|own| (cursor_key(client, own.queue), Start::Offset(own.next)));
     let cursors = store.open_cursors(keys.collect()).await.map_err(failed)?;
-    stored.into_session(client.clone(), cursors).map(Some).map_err(broken)
+    let session = stored.into_session(client.clone(), cursors).map_err(broken)?;
+    Ok(Some(Loaded { session, listed_ms }))
 }
 
 /// Writes a session down. It accounts for the QoS 2 messages in the log but those appended behind `rest`, whose receipts have
-/// not come yet. What it had in flight from groups and has not any more, they write down first.
+/// not come yet. What it had in flight from groups and has not any more, they write down first. `listed_ms` is that of [`Loaded`]: of
+/// who has a connection, nothing is listed.
 pub(super) async fn save(
     shared: &Shared,
     session: &mut Session,
     rest: Option<Mark>,
+    listed_ms: Option<i64>,
 ) -> Result<(), StoreError> {
     shared.groups.keep(&shared.store, session.subscriptions.values()).await?;
-    let document = Stored::of(session).encode();
-    shared.store.put_document(Collection::Sessions, &session.client, document).await?;
+    let stored = Stored::of(session);
+    let due = Due { was: listed_ms, is: stored.due_ms() };
+    shared.store.put_document(Collection::Sessions, &session.client, stored.encode(), due).await?;
     session.take_changed();
     // One that has ended before it, and could not be deleted.
     if let Some(Change::Delete(cursors)) = shared.unwritten.take(&session.client) {
@@ -147,8 +148,8 @@ pub(super) async fn end_subscription(shared: &Shared, client: &str, gone: &Subsc
 }
 
 /// Ends a session: first the document, so that a crash in between leaves only what recovery sweeps up. If that cannot be deleted now, it is
-/// later, and all else goes.
-pub(super) async fn end(shared: &Shared, session: &Session) {
+/// later, and all else goes. `listed_ms` is that of [`Loaded`].
+pub(super) async fn end(shared: &Shared, session: &Session, listed_ms: Option<i64>) {
     let client = &session.client;
     let durable = session.kept == Kept::Whole;
     // A message that was sent with QoS 2 ends with its session, and is for nobody else (MQTT-4.8.2-5).
@@ -160,7 +161,8 @@ pub(super) async fn end(shared: &Shared, session: &Session) {
     }
     let mut has_cursors = durable;
     if session.kept != Kept::Nothing {
-        match shared.store.delete_document(Collection::Sessions, client).await {
+        shared.registry.undocumented(client);
+        match shared.store.delete_document(Collection::Sessions, client, listed_ms).await {
             Ok(()) => drop(shared.unwritten.take(client)),
             Err(error) => {
                 let own = session.subscriptions.values().filter(|own| durable && !own.is_shared());
@@ -179,102 +181,49 @@ pub(super) async fn end(shared: &Shared, session: &Session) {
     }
 }
 
-/// Publishes wills and ends sessions when they are due, for as long as the broker runs. Nobody is waited for: whose gate is held
-/// has its turn later, and the others meanwhile.
-pub(super) async fn watch_due(shared: Arc<Shared>) {
-    let registry = &shared.registry;
-    let mut acting = FuturesUnordered::new();
-    loop {
-        let sooner = registry.sooner.notified();
-        let due_ms = match registry.next_due(now_ms()) {
-            Ok(client) if acting.len() < AT_ONCE => {
-                match registry.try_gate(&client) {
-                    Some(gate) => {
-                        if registry.due(&client).is_some() {
-                            acting.push(act(&shared, client, gate));
-                        }
-                    }
-                    // It may be one of those that are at work.
-                    None => registry.postpone(&client, now_ms() + BUSY_MS),
-                }
-                continue;
-            }
-            // One of those that are at work has to be done first.
-            Ok(_) => None,
-            Err(due_ms) => due_ms,
-        };
-        let wait_ms = due_ms.map(|due_ms| u64::try_from(due_ms - now_ms()).unwrap_or(0));
-        // Not at once again on a clock of whole milliseconds.
-        let wait = Duration::from_millis(wait_ms.unwrap_or(0) + 1);
-        tokio::select! {
-            Some(()) = acting.next() => {}
-            () = sooner => {}
-            () = tokio::time::sleep(wait), if wait_ms.is_some() => {}
-        }
+/// Nobody has a session from now on. `listed_ms`: when something is due, as its document in the store has it listed.
+pub(super) fn let_go(shared: &Shared, session: &Session, listed_ms: Option<i64>) {
+    match due::next(session) {
+        Some(due_ms) if listed_ms == Some(due_ms) => shared.due.note(due_ms),
+        Some(due_ms) => shared.due.note_unlisted(due_ms, session.client.clone()),
+        None => {}
     }
-}
-
-/// Does what was due for a client, and lets go of its gate.
-async fn act(shared: &Shared, client: ByteString, _gate: MutexGuard<'_, ()>) {
-    if alone(&client, "its will and its expiry", act_for(shared, &client)).await.is_none() {
-        // Nothing that is tried again and again.
-        shared.registry.offline(&client, None);
-    }
-}
-
-async fn act_for(shared: &Shared, client: &ByteString) {
-    let Some(mut session) = look_at(shared, client).await else { return };
-    let now = now_ms();
-    if session.will_due_ms().is_some_and(|due| due <= now)
-        && let Some(will) = session.will.take()
-    {
-        alone(client, "its will", wills::publish(shared, client, will)).await;
-        if let Err(error) = save(shared, &mut session, None).await {
-            // So that it does not come twice.
-            unwritten::put_off(shared, &session, &error);
-        }
-    }
-    if session.expires_ms().is_some_and(|due| due <= now) {
-        end(shared, &session).await;
-        shared.counters.expire_session();
-        shared.registry.remove(client);
-    } else {
-        shared.registry.offline(client, next_due(&session));
-    }
+    shared.registry.offline(&session.client);
 }
 
 /// Leaves a session to its document as it was written last, for who had it could not write it or is not there any more. If that
 /// does not say since when nobody has it, it is from now on.
 pub(super) async fn leave(shared: &Shared, client: &ByteString) {
-    if let Some(session) = look_at(shared, client).await {
-        shared.registry.offline(client, next_due(&session));
+    if let Some(Loaded { session, listed_ms }) = look_at(shared, client).await {
+        let_go(shared, &session, listed_ms);
     }
 }
 
 /// Reads a session that is without a connection, now if that is not written of it. One that cannot be read is looked at again later, if it can
 /// be read then.
-async fn look_at(shared: &Shared, client: &ByteString) -> Option<Session> {
+pub(super) async fn look_at(shared: &Shared, client: &ByteString) -> Option<Loaded> {
     match load(shared, client).await {
-        Ok(Some(mut session)) => {
-            if session.offline_since_ms.is_none() {
-                session.offline_since_ms = Some(now_ms());
+        Ok(Some(mut loaded)) => {
+            if loaded.session.offline_since_ms.is_none() {
+                loaded.session.offline_since_ms = Some(now_ms());
                 unwritten::put_since(shared, client, now_ms());
             }
-            Some(session)
+            Some(loaded)
         }
         Ok(None) => {
-            shared.registry.remove(client);
+            shared.registry.offline(client);
             None
         }
         Err(error @ SessionError::Store { .. }) => {
             seldom!(warn, %error, "a session cannot be read; its will and its expiry wait until it can");
             unwritten::put_since(shared, client, now_ms());
-            shared.registry.offline(client, Some(now_ms() + UNREAD_MS));
+            shared.due.note_unlisted(now_ms() + UNREAD_MS, client.clone());
+            shared.registry.offline(client);
             None
         }
         Err(error @ SessionError::Document { .. }) => {
             error!(%error, "a session cannot be read; its will and its expiry are left alone");
-            shared.registry.offline(client, None);
+            shared.registry.offline(client);
             None
         }
     }
@@ -286,13 +235,5 @@ pub(super) async fn abandoned(shared: &Shared, client: &ByteString) {
     // Whoever came in the meantime has found out by itself, and reads its mail.
     if matches!(shared.registry.holder(client), Holder::Connection(mail) if mail.is_closed()) {
         leave(shared, client).await;
-    }
-}
-
-/// When something is next due for a session nobody has.
-pub(super) fn next_due(session: &Session) -> Option<i64> {
-    match (session.will_due_ms(), session.expires_ms()) {
-        (Some(will), Some(expires)) => Some(will.min(expires)),
-        (will, expires) => will.or(expires),
     }
 }

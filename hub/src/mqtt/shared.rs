@@ -10,6 +10,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use super::Options;
 use super::access::Access;
 use super::accounts::Accounts;
+use super::due::Schedule;
 use super::registry::Registry;
 use super::share::Groups;
 use super::stats::Counters;
@@ -33,6 +34,8 @@ pub(super) struct Shared {
     pub(super) options: Options,
     pub(super) store: Store,
     pub(super) registry: Registry,
+    /// What is due for sessions without a connection.
+    pub(super) due: Schedule,
     pub(super) groups: Groups,
     pub(super) accounts: Accounts,
     pub(super) unwritten: Unwritten,
@@ -57,6 +60,7 @@ impl Shared {
             options,
             store,
             registry: Registry::new(),
+            due: Schedule::default(),
             groups: Groups::default(),
             accounts: Accounts::default(),
             unwritten: Unwritten::default(),

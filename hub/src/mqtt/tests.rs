@@ -12,6 +12,7 @@ mod panics;
 use bytes::BytesMut;
 use tempfile::TempDir;
 use tidemill_store::faults::{fail_documents, hold_documents};
+use tidemill_store::{Collection, Due};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -23,6 +24,7 @@ use super::codec::{
     Unsubscribe, UnsubscribeProperties, Version, WillProperties,
 };
 use super::registry::{Holder, Mail};
+use super::session::{Session, Stored};
 use super::*;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -34,7 +36,10 @@ struct Hub {
 
 impl Hub {
     async fn start() -> Hub {
-        let dir = tempfile::tempdir().unwrap();
+        Hub::start_in(tempfile::tempdir().unwrap()).await
+    }
+
+    async fn start_in(dir: TempDir) -> Hub {
         let store = Store::open(tidemill_store::Options::new(dir.path())).unwrap();
         let options =
             Options { listen: vec!["127.0.0.1:0".parse().unwrap()], threads: 2, ..Options::default() };
@@ -329,7 +334,7 @@ async fn what_is_due_waits_for_nobody() {
     let gate = registry.gate("held").await;
     // Those are due after it, and have other gates.
     for client in (0..20).map(|number| number.to_string()) {
-        if registry.try_gate(&client).is_some() {
+        if timeout(Duration::ZERO, registry.gate(&client)).await.is_ok() {
             drop(Client::connect(&hub, lasting(&client, 3)).await);
             hub.until_offline(&client).await;
         }
@@ -358,5 +363,119 @@ async fn whoever_sends_a_client_away_while_it_goes_gets_what_was_asked_for() {
     assert_eq!(tokio::join!(first, second), (Ok(()), Ok(())));
     client.closed().await;
     assert_eq!(hub.broker.stats().sessions, 0);
+    hub.stop().await;
+}
+
+/// What the store lists as due, by client.
+async fn listed(hub: &Hub) -> Vec<String> {
+    let store = &hub.broker.shared.store;
+    let due = store.documents_due(Collection::Sessions, i64::MIN, None, 1000).await.unwrap();
+    due.into_iter().map(|(_, client)| client).collect()
+}
+
+#[tokio::test]
+async fn what_is_due_is_listed_while_nobody_is_connected() {
+    let hub = Hub::start().await;
+    let client = Client::connect(&hub, with_will(lasting("c", 100), 50)).await;
+    assert!(listed(&hub).await.is_empty());
+    drop(client);
+    hub.until_offline("c").await;
+    assert_eq!(listed(&hub).await, ["c"], "once, although two things are due");
+    let (client, connack) = Client::open(&hub, lasting("c", u32::MAX)).await;
+    assert!(connack.session_present && listed(&hub).await.is_empty());
+    drop(client);
+    hub.until_offline("c").await;
+    assert!(listed(&hub).await.is_empty(), "nothing is ever due");
+    drop(Client::connect(&hub, lasting("c", 1)).await);
+    hub.until("it expires", |stats| stats.persistent_sessions == 0).await;
+    assert!(listed(&hub).await.is_empty());
+    drop(Client::connect(&hub, lasting("d", 100)).await);
+    hub.until_offline("d").await;
+    assert_eq!(hub.broker.kick("d", true).await, Ok(()));
+    assert!(listed(&hub).await.is_empty());
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_that_an_earlier_version_wrote_has_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(tidemill_store::Options::new(dir.path())).unwrap();
+    let write = async |client: &str, expiry_s, version| {
+        let mut session = Session::new(client.into(), expiry_s);
+        session.offline_since_ms = Some(shared::now_ms());
+        let mut document = Stored::of(&session).encode().to_vec();
+        document[0] = version;
+        store.put_document(Collection::Sessions, client, document.into(), Due::default()).await.unwrap();
+    };
+    write("short", 1, 2).await;
+    write("long", 100, 2).await;
+    write("endless", u32::MAX, 2).await;
+    store.close().await.unwrap();
+    drop(store);
+    let hub = Hub::start_in(dir).await;
+    hub.until("it expires", |stats| stats.persistent_sessions == 2).await;
+    assert_eq!(listed(&hub).await, ["long"]);
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_looks_like_another_is_let_in_as_new_and_takes_nothing_from_it() {
+    let hub = Hub::start().await;
+    let registry = &hub.broker.shared.registry;
+    // As if there were a document of a client with the same fingerprint.
+    registry.documented("c");
+    assert!(hub.broker.client("c").await.is_none());
+    for end_session in [false, true] {
+        assert_eq!(hub.broker.kick("c", end_session).await, Err(KickError::Unknown("c".into())));
+    }
+    for connect in [clean("c"), lasting("c", 100), clean("c")] {
+        let is_clean = connect.clean_start;
+        let (client, connack) = Client::open(&hub, connect).await;
+        assert!(!connack.session_present);
+        drop(client);
+        hub.until_offline("c").await;
+        assert_eq!(hub.broker.client("c").await.is_some(), !is_clean);
+        assert_eq!(hub.broker.stats().sessions, 1 + u64::from(!is_clean));
+    }
+    assert!(matches!(registry.holder("c"), Holder::Document), "the other one's");
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn clients_are_listed_page_by_page_wherever_their_sessions_are() {
+    let hub = Hub::start().await;
+    let mut online = Vec::new();
+    for number in 0..12 {
+        let client = format!("{}{number:02}", if number < 9 { "a" } else { "b" });
+        match number % 3 {
+            0 => online.push(Client::connect(&hub, lasting(&client, 100)).await),
+            1 => online.push(Client::connect(&hub, clean(&client)).await),
+            _ => {
+                drop(Client::connect(&hub, lasting(&client, 100)).await);
+                hub.until_offline(&client).await;
+            }
+        }
+    }
+    let pages = async |prefix: &str, online, limit| {
+        let mut query = ClientQuery { prefix: prefix.into(), online, after: None, limit };
+        let mut pages: Vec<Vec<String>> = Vec::new();
+        loop {
+            let page = hub.broker.clients(&query).await.unwrap();
+            pages.push(page.clients.into_iter().map(|info| info.client).collect());
+            query.after = page.next;
+            if query.after.is_none() {
+                return pages;
+            }
+        }
+    };
+    let all: Vec<String> = (0..12).map(|n| format!("{}{n:02}", if n < 9 { "a" } else { "b" })).collect();
+    assert_eq!(pages("", None, 5).await, [&all[..5], &all[5..10], &all[10..]]);
+    assert_eq!(pages("", None, 100).await, [&all[..]]);
+    assert_eq!(pages("", Some(false), 2).await, [vec!["a02", "a05"], vec!["a08", "b11"], vec![]]);
+    assert_eq!(pages("a", Some(false), 2).await, [vec!["a02", "a05"], vec!["a08"]]);
+    assert_eq!(pages("b", Some(true), 100).await, [["b09", "b10"]]);
+    assert_eq!(pages("b", None, 2).await, [vec!["b09", "b10"], vec!["b11"]]);
+    assert_eq!(pages("c", None, 2).await, [[""; 0]]);
+    drop(online);
     hub.stop().await;
 }

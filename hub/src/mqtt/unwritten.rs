@@ -19,7 +19,7 @@ use tidemill_store::{Collection, QueueId, StoreError};
 use tracing::{debug, info, warn};
 
 use super::session::{Session, Stored};
-use super::sessions::{self, SessionError};
+use super::sessions::{self, Loaded, SessionError};
 use super::shared::{Shared, now_ms};
 use super::told::seldom;
 
@@ -205,11 +205,13 @@ async fn write(shared: &Shared, client: ByteString) -> Result<(), SessionError> 
     match shared.unwritten.of(&client) {
         None => {}
         Some(Change::Put(_) | Change::Since(_)) => match sessions::load(shared, &client).await? {
-            Some(mut session) => sessions::save(shared, &mut session, None).await.map_err(failed)?,
+            Some(Loaded { mut session, listed_ms }) => {
+                sessions::save(shared, &mut session, None, listed_ms).await.map_err(failed)?;
+            }
             None => drop(shared.unwritten.take(&client)),
         },
         Some(Change::Delete(cursors)) => {
-            shared.store.delete_document(Collection::Sessions, &client).await.map_err(failed)?;
+            shared.store.delete_document(Collection::Sessions, &client, None).await.map_err(failed)?;
             shared.unwritten.take(&client);
             delete_cursors(shared, &client, &cursors).await;
         }

@@ -11,7 +11,7 @@
 use std::collections::HashSet;
 
 use tidemill_rules::RuleSet;
-use tidemill_store::{CursorKey, CursorPlace, QueueId, QueueInfo, QueueKind, Store, StoreError};
+use tidemill_store::{CursorKey, CursorPlace, QueueId, QueueInfo, Store, StoreError};
 use tracing::{info, warn};
 
 /// Owner of the router's cursor.
@@ -58,17 +58,13 @@ pub async fn open(store: &Store, set: &RuleSet) -> Result<RuleQueues, StoreError
 /// warns about those that have.
 pub async fn retire(store: &Store, set: &RuleSet) -> Result<(), StoreError> {
     let kept: HashSet<&str> = set.rules.iter().map(|rule| rule.name.as_str()).collect();
-    let mut after = None;
+    let mut after: Option<String> = None;
     loop {
-        let page = store.queues(after, PAGE).await?;
+        let page = store.derived_queues(RULE_PREFIX, after.as_deref(), PAGE).await?;
         let Some(last) = page.last() else { break };
-        after = Some(last.id);
+        after = Some(last.name.clone());
         for queue in &page {
-            let Some(rule) =
-                queue.name.strip_prefix(RULE_PREFIX).filter(|_| queue.kind == QueueKind::Derived)
-            else {
-                continue;
-            };
+            let rule = queue.name.strip_prefix(RULE_PREFIX).unwrap_or_default();
             if !kept.contains(rule) {
                 retire_rule(store, queue, rule).await?;
             }

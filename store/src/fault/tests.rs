@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{Point, fail_nth, hold_nth};
 use crate::{
-    Collection, CursorKey, CursorPlace, NewRecord, Options, QueueId, ReadRequest, Result, Retain, Start,
+    Collection, CursorKey, CursorPlace, Due, NewRecord, Options, QueueId, ReadRequest, Result, Retain, Start,
     Store, StoreError,
 };
 
@@ -421,7 +421,7 @@ async fn a_meta_database_that_fails_keeps_what_it_had() {
         if let Some(cursor) = &cursor {
             store.commit(cursor.id, CursorPlace { offset: 2, sequence: 2 });
         }
-        let put = store.put_document(Collection::Sessions, "k", "v".into()).await;
+        let put = store.put_document(Collection::Sessions, "k", "v".into(), Due::default()).await;
         let has_document = put.map_err(|error| failed.push(error)).is_ok();
         let mut retained = batch(6);
         retained[0].retain = Retain::Set;

@@ -203,6 +203,29 @@ impl Meta {
         self.queue(QueueId(u64::from_le_bytes(id)))
     }
 
+    /// Up to `limit` queues of a kind whose names begin with `name_prefix`, by name after `after`.
+    pub(crate) fn queues_named(
+        &self,
+        kind: Kind,
+        name_prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Entry>> {
+        let all = name_key(kind, name_prefix);
+        let from = all.clone().max(name_key(kind, after.unwrap_or_default()));
+        let is_behind = after.is_some_and(|after| after >= name_prefix);
+        let mut found = Vec::new();
+        self.scan(&all, &from, is_behind, |key, value| {
+            if found.len() == limit {
+                return Ok(false);
+            }
+            let id = value.try_into().map_err(|_| bad_value("a queue's name", key))?;
+            found.extend(self.queue(QueueId(u64::from_le_bytes(id)))?);
+            Ok(true)
+        })?;
+        Ok(found)
+    }
+
     pub(crate) fn put_queues(&self, entries: &[Entry]) -> Result<()> {
         for entries in entries.chunks(BATCH_QUEUES) {
             let mut batch = WriteBatch::default();

@@ -7,7 +7,7 @@
 pub(crate) mod catalogue;
 pub(crate) mod cursor;
 mod dead_letter;
-mod document;
+pub(crate) mod document;
 mod places;
 mod retained;
 mod stream;
@@ -34,6 +34,7 @@ mod prefix {
     pub(super) const QUEUE_NAME: u8 = 8;
     pub(super) const CURSOR_PLACES: u8 = 9;
     pub(super) const NEXT_CURSOR: u8 = 10;
+    pub(super) const DOCUMENT_DUE: u8 = 11;
 }
 
 /// Bytes of blocks that RocksDB keeps in memory.
@@ -119,12 +120,6 @@ impl Meta {
         fault::hit(Point::MetaWrite, self.db.path())
             .map_err(|error| database::error("meta", error.to_string()))?;
         self.db.write_opt(batch, options).map_err(database_error)
-    }
-
-    fn delete(&self, key: impl AsRef<[u8]>) -> Result<()> {
-        let mut batch = WriteBatch::default();
-        batch.delete(key);
-        self.write(batch)
     }
 
     fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {

@@ -114,6 +114,33 @@ pub(crate) async fn documents(store: &Store, model: &Model, limit: usize) {
         found.extend(page);
     }
     assert_eq!(found, model.documents.clone().into_iter().collect::<Vec<_>>());
+
+    for prefix in ["", "k", "k3", "k33"] {
+        let (mut found, mut after): (Vec<String>, Option<String>) = (Vec::new(), None);
+        loop {
+            let page =
+                store.document_keys(Collection::Sessions, prefix, after.as_deref(), limit).await.unwrap();
+            let Some(last) = page.last() else { break };
+            after = Some(last.clone());
+            found.extend(page);
+        }
+        let expected = model.documents.keys().filter(|key| key.starts_with(prefix));
+        assert_eq!(found, expected.cloned().collect::<Vec<_>>());
+    }
+
+    let mut expected: Vec<(i64, String)> = model.due.iter().map(|(key, due)| (*due, key.clone())).collect();
+    expected.sort();
+    for first in [i64::MIN, -1, 1, i64::MAX] {
+        let (mut found, mut from, mut after) = (Vec::new(), first, None);
+        loop {
+            let page =
+                store.documents_due(Collection::Sessions, from, after.as_deref(), limit).await.unwrap();
+            let Some((due, key)) = page.last() else { break };
+            (from, after) = (*due, Some(key.clone()));
+            found.extend(page);
+        }
+        assert_eq!(found, expected[expected.partition_point(|(due, _)| *due < first)..]);
+    }
 }
 
 /// Dead letters of everyone.

@@ -56,6 +56,8 @@ pub(crate) struct Model {
     /// Places that each cursor had since it was surely written, the last one being its own.
     pub(crate) cursors: BTreeMap<CursorKey, Vec<CursorPlace>>,
     pub(crate) documents: BTreeMap<String, Bytes>,
+    /// When something is due for a document, of those that have such a time.
+    pub(crate) due: BTreeMap<String, i64>,
     pub(crate) letters: BTreeMap<String, BTreeMap<u64, DeadLetter>>,
     /// What was derived from the one source of derived queues.
     pub(crate) derivations: Vec<Derivation>,
@@ -74,6 +76,7 @@ impl Model {
             queues: BTreeMap::new(),
             cursors: BTreeMap::new(),
             documents: BTreeMap::new(),
+            due: BTreeMap::new(),
             letters: BTreeMap::new(),
             derivations: Vec::new(),
             derived_surely: 0,

@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tempfile::TempDir;
 use tidemill_store::{
-    Collection, CursorKey, CursorPlace, DeadLetter, FilterRequest, Flush, History, Keep, NewRecord, Options,
-    QueueId, QueueInfo, QueueKind, ReadRequest, Retain, Start, Store, Watcher,
+    Collection, CursorKey, CursorPlace, DeadLetter, Due, FilterRequest, Flush, History, Keep, NewRecord,
+    Options, QueueId, QueueInfo, QueueKind, ReadRequest, Retain, Start, Store, Watcher,
 };
 
 use crate::check;
@@ -337,12 +337,15 @@ impl Driver {
     async fn document(&mut self, random: &mut Random) {
         let key = format!("k{}", random.number(0..8));
         let sessions = Collection::Sessions;
+        let was = self.model.due.remove(&key);
         if random.chance(70) {
             let value = Bytes::from(vec![1; random.index(50)]);
-            self.store().put_document(sessions, &key, value.clone()).await.unwrap();
+            let is = random.chance(70).then(|| random.number(0..4) as i64 - 2);
+            self.store().put_document(sessions, &key, value.clone(), Due { was, is }).await.unwrap();
             self.model.documents.insert(key.clone(), value);
+            is.map(|is| self.model.due.insert(key.clone(), is));
         } else {
-            self.store().delete_document(sessions, &key).await.unwrap();
+            self.store().delete_document(sessions, &key, was).await.unwrap();
             self.model.documents.remove(&key);
         }
         let found = self.store().document(sessions, &key).await.unwrap();

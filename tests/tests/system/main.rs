@@ -32,6 +32,7 @@ mod examples;
 mod killed;
 mod limits;
 mod mqtt_clients;
+mod offline;
 mod overlap;
 mod readback;
 mod refusals;

@@ -48,7 +48,7 @@ pub(super) async fn list(
 ) -> Result<Json<Page>, Problem> {
     let Query(Params { prefix, online, after, limit }) = params?;
     let limit = limit.unwrap_or(LIMIT).clamp(1, LIMIT_MAX);
-    let page = state.broker.clients(&ClientQuery { prefix, online, after, limit }).await;
+    let page = state.broker.clients(&ClientQuery { prefix, online, after, limit }).await?;
     let clients = page.clients.into_iter().map(|client| Client::new(client, false)).collect();
     Ok(Json(Page { clients, next: page.next }))
 }

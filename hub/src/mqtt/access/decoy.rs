@@ -9,7 +9,7 @@
 //! ```
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tidemill_store::{Collection, Store, StoreError};
+use tidemill_store::{Collection, Due, Store, StoreError};
 use tracing::warn;
 
 use super::digest::{HASH_BYTES, Hash};
@@ -26,7 +26,7 @@ pub(super) async fn kept(store: &Store, new: Hash) -> Result<Hash, StoreError> {
         }
         warn!("what SCRAM answers to unknown users cannot be read; it is made anew");
     }
-    store.put_document(Collection::Broker, KEY, encode(&new)).await?;
+    store.put_document(Collection::Broker, KEY, encode(&new), Due::default()).await?;
     Ok(new)
 }
 

@@ -14,7 +14,7 @@ use super::super::registry::Kick;
 use super::super::session::Session;
 use super::super::shared::now_ms;
 use super::super::transport::Transport;
-use super::super::{sessions, share, unwritten, wills};
+use super::super::{due, sessions, share, unwritten, wills};
 use super::{Connection, Output, READ_BYTES, READ_BYTES_PER_TURN};
 
 /// How long the last packets may take to be written.
@@ -285,16 +285,18 @@ impl Connection {
             alone(&client, "its will", wills::publish(&shared, &client, will)).await;
         }
         if ends {
-            alone(&client, "the end of its session", sessions::end(&shared, &self.session)).await;
-            shared.registry.remove(&client);
+            alone(&client, "the end of its session", sessions::end(&shared, &self.session, None)).await;
+            shared.registry.offline(&client);
             return;
         }
-        match alone(&client, "its session", self.save()).await {
+        let saved = alone(&client, "its session", self.save()).await;
+        let listed_ms = due::next(&self.session).filter(|_| matches!(saved, Some(Ok(()))));
+        match saved {
             Some(Ok(())) => {}
             Some(Err(error)) => unwritten::put_off(&shared, &self.session, &error),
             None => unwritten::put_off(&shared, &self.session, &"a panic"),
         }
-        shared.registry.offline(&client, sessions::next_due(&self.session));
+        sessions::let_go(&shared, &self.session, listed_ms);
     }
 }
 

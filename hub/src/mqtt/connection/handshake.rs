@@ -18,10 +18,11 @@ use super::super::limits::Limit;
 use super::super::peer::Peer;
 use super::super::registry::{Holder, Mail};
 use super::super::session::{Kept, Session, Subscription, Will};
+use super::super::sessions::{self, Loaded};
 use super::super::shared::{Phase, Shared, now_ms};
 use super::super::told::seldom;
 use super::super::transport::{Transport, establish};
-use super::super::{sessions, unwritten, wills};
+use super::super::{unwritten, wills};
 use super::admission::{Admitted, admit};
 use super::bounds::Bounds;
 use super::close::{linger, write_last};
@@ -246,6 +247,8 @@ struct Found {
     session: Session,
     /// Whether it was there before.
     present: bool,
+    /// What the store lists it under ([`Loaded`]).
+    listed_ms: Option<i64>,
 }
 
 /// Opens the session and sends the CONNACK.
@@ -298,7 +301,7 @@ async fn open(
         Ok(found) => found,
         Err(refusal) => return Err((stream, refusal)),
     };
-    let Found { mut session, present } = found;
+    let Found { mut session, present, listed_ms } = found;
     session.expiry_s = expiry_s;
     if let (None, Some(standing)) = (&session.owner, &standing) {
         session.owner = standing.user().map(|user| Arc::from(&**user));
@@ -309,20 +312,20 @@ async fn open(
         Some(standing) => take_away(shared, standing, &mut session),
         None => Vec::new(),
     };
-    if let Err(refusal) = keep(shared, &mut session, &gone).await {
+    if let Err(refusal) = keep(shared, &mut session, &gone, listed_ms).await {
         // As it was, or nothing.
         if session.kept == Kept::Whole {
             sessions::leave(shared, client).await;
         } else {
-            sessions::end(shared, &session).await;
-            shared.registry.remove(client);
+            sessions::end(shared, &session, None).await;
+            shared.registry.offline(client);
         }
         return Err((stream, refusal));
     }
     for subscription in &gone {
         sessions::end_subscription(shared, client, subscription, session.kept == Kept::Whole).await;
     }
-    let mail = Arc::new(Mail::of(session.owner.clone()));
+    let mail = Arc::new(Mail::of(session.owner.clone(), session.kept != Kept::Nothing));
     let mut connection =
         connection(shared, stream, peer, decoder, input, &connect, session, Arc::clone(&mail), user);
     // From here on, whoever wants the session finds somebody who reads the mail, or closes it.
@@ -384,7 +387,7 @@ async fn find(
         Holder::Connection(mail) => {
             check_owner(mail.owner.as_deref(), standing)?;
             match mail.take_over().await {
-                Ok(session) => (Some(session), true),
+                Ok(session) => (Some(Loaded { session, listed_ms: None }), true),
                 // A connection that was lost in a way that it cannot answer leaves the document.
                 Err(_) => (read(shared, client).await?, false),
             }
@@ -395,9 +398,9 @@ async fn find(
         let mut session = Session::new(client.clone(), expiry_s);
         // What the log has of this client was for a session that is no more.
         session.inbound.account_to(shared.store.next_sequence());
-        Found { session, present: false }
+        Found { session, present: false, listed_ms: None }
     };
-    let Some(mut old) = old else { return Ok(new()) };
+    let Some(Loaded { session: mut old, listed_ms }) = old else { return Ok(new()) };
     let now = now_ms();
     let is_due = |due: Option<i64>| due.is_some_and(|due| due <= now);
     if !is_due(old.expires_ms()) {
@@ -418,13 +421,13 @@ async fn find(
             unwritten::put_ahead(shared, &old);
         }
         old.will = None;
-        return Ok(Found { session: old, present: true });
+        return Ok(Found { session: old, present: true, listed_ms });
     }
-    sessions::end(shared, &old).await;
+    sessions::end(shared, &old, listed_ms).await;
     Ok(new())
 }
 
-async fn read(shared: &Shared, client: &ByteString) -> Result<Option<Session>, Refusal> {
+async fn read(shared: &Shared, client: &ByteString) -> Result<Option<Loaded>, Refusal> {
     sessions::load(shared, client).await.map_err(|error| {
         seldom!(error, %error, "a session cannot be read; its client is refused");
         Refusal { reason: ReasonCode::UNSPECIFIED_ERROR, what: "the session cannot be read" }
@@ -432,8 +435,13 @@ async fn read(shared: &Shared, client: &ByteString) -> Result<Option<Session>, R
 }
 
 /// Writes a session down before its CONNACK, if it is to outlive the connection or was written before, or if it has a will
-/// that is to outlive the broker. `gone` was taken out of it.
-async fn keep(shared: &Shared, session: &mut Session, gone: &[Subscription]) -> Result<(), Refusal> {
+/// that is to outlive the broker. `gone` was taken out of it; `listed_ms` is what it was listed under.
+async fn keep(
+    shared: &Shared,
+    session: &mut Session,
+    gone: &[Subscription],
+    listed_ms: Option<i64>,
+) -> Result<(), Refusal> {
     let kept = match session.kept {
         Kept::Whole => Kept::Whole,
         _ if session.is_persistent() => Kept::Whole,
@@ -447,7 +455,7 @@ async fn keep(shared: &Shared, session: &mut Session, gone: &[Subscription]) -> 
         return Err(Refusal { reason: ReasonCode::QUOTA_EXCEEDED, what });
     }
     let written = match shared.groups.keep(&shared.store, gone).await {
-        Ok(()) => sessions::save(shared, session, None).await,
+        Ok(()) => sessions::save(shared, session, None, listed_ms).await,
         failed => failed,
     };
     if let Err(error) = written {
@@ -457,6 +465,9 @@ async fn keep(shared: &Shared, session: &mut Session, gone: &[Subscription]) -> 
         seldom!(warn, client = &*session.client, %error, "a session cannot be written; its client is refused");
         let what = "the session cannot be written";
         return Err(Refusal { reason: ReasonCode::UNSPECIFIED_ERROR, what });
+    }
+    if session.kept == Kept::Nothing {
+        shared.registry.documented(&session.client);
     }
     session.kept = kept;
     Ok(())

@@ -491,7 +491,7 @@ impl Connection {
     /// Writes the session down.
     async fn save(&mut self) -> Result<(), StoreError> {
         let rest = self.pending.iter().find_map(|pending| pending.mark);
-        sessions::save(&self.shared, &mut self.session, rest).await?;
+        sessions::save(&self.shared, &mut self.session, rest, None).await?;
         self.holds &= rest.is_some();
         Ok(())
     }

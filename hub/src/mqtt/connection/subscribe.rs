@@ -188,7 +188,7 @@ impl Connection {
             return sessions::open_queue(store, &self.session.client, requested.filter, self.is_kept()).await;
         };
         let info = store.open_filter(requested.filter).await?;
-        if let Err(error) = self.shared.groups.enlist(store, group, &info, true).await {
+        if let Err(error) = self.shared.groups.enlist(store, group, (info.id, info.end), true).await {
             sessions::release(store, info.id).await;
             return Err(error);
         }

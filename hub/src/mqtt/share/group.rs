@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use tidemill_store::{Collection, CursorKey, CursorPlace, ReadBatch, ReadRequest, Record, Store, StoreError};
+use tidemill_store::{
+    Collection, CursorKey, CursorPlace, Due, ReadBatch, ReadRequest, Record, Store, StoreError,
+};
 
 use super::super::registry::Mail;
 use super::super::session::{Cursor, Step};
@@ -149,7 +151,9 @@ impl Group {
             return Ok(());
         }
         let (ended, account) = self.state.lock().account();
-        store.put_document(Collection::Groups, &document_key(&self.key), account.encode()).await?;
+        store
+            .put_document(Collection::Groups, &document_key(&self.key), account.encode(), Due::default())
+            .await?;
         self.written.store(ended, Ordering::Release);
         Ok(())
     }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use foldhash::{HashMap, HashSet};
 use parking_lot::Mutex;
-use tidemill_store::{Collection, CursorKey, CursorPlace, QueueId, QueueInfo, Start, Store, StoreError};
+use tidemill_store::{Collection, CursorKey, CursorPlace, QueueId, Start, Store, StoreError};
 use tracing::error;
 
 use self::account::Account;
@@ -59,16 +59,16 @@ impl Groups {
         &self,
         store: &Store,
         group: &str,
-        queue: &QueueInfo,
+        (queue, end): (QueueId, u64),
         fresh: bool,
     ) -> Result<(), StoreError> {
         let _changes = self.changes.lock().await;
-        let key = group_key(group, queue.id);
+        let key = group_key(group, queue);
         if let Some(group) = self.all.lock().get(&key) {
             group.state.lock().subscribers += 1;
             return Ok(());
         }
-        let end = CursorPlace { offset: queue.end, sequence: 0 };
+        let end = CursorPlace { offset: end, sequence: 0 };
         let (cursor, account) = if fresh {
             (sessions::new_cursor(store, key.clone(), end).await?, None)
         } else {
@@ -96,7 +96,7 @@ impl Groups {
             let Some((last, _)) = page.last() else { return Ok(()) };
             after = Some(last.clone());
             for (key, _) in page.iter().filter(|(key, _)| !known.contains(key)) {
-                store.delete_document(Collection::Groups, key).await?;
+                store.delete_document(Collection::Groups, key, None).await?;
             }
         }
     }
@@ -131,7 +131,8 @@ impl Groups {
                 seldom!(warn, owner = group.key.owner, %error, "could not delete the cursor of a shared subscription");
             }
             if group.has_account()
-                && let Err(error) = store.delete_document(Collection::Groups, &document_key(&group.key)).await
+                && let Err(error) =
+                    store.delete_document(Collection::Groups, &document_key(&group.key), None).await
             {
                 seldom!(warn, owner = group.key.owner, %error, "could not delete the account of a shared subscription");
             }
@@ -219,7 +220,7 @@ mod tests {
         let store = Store::open(tidemill_store::Options::new(dir.path())).unwrap();
         let (groups, mail) = (Groups::default(), Arc::new(Mail::default()));
         let queue = store.open_filter("a").await.unwrap();
-        groups.enlist(&store, "g", &queue, true).await.unwrap();
+        groups.enlist(&store, "g", (queue.id, queue.end), true).await.unwrap();
         let append = |qos| message::record("a".into(), Bytes::new(), Bytes::new(), qos, false);
         store
             .append([Qos::ExactlyOnce, Qos::ExactlyOnce, Qos::AtLeastOnce].map(append).to_vec())

@@ -1,7 +1,7 @@
 //! A session's document as bytes.
 //!
 //! ```text
-//! u8   version of this layout: 2
+//! u8   version of this layout: 3
 //! u8   flags: bit 0 there is a will, bit 1 the session is offline, bit 2 it belongs to a user
 //! u32  session expiry interval, seconds
 //! [u64 offline since, milliseconds since the Unix epoch]
@@ -17,6 +17,9 @@
 //! [will: u8 QoS, bit 2 retain; u16 + bytes topic; u16 + bytes user name (empty: none);
 //!      u32 + bytes payload; u32 + bytes properties as on the wire]
 //! ```
+//!
+//! The store lists the documents by when something is due for them, which follows from what is written here ([`Stored::due_ms`]). Before
+//! version 3 it did not; the layout of version 2 is the same.
 //!
 //! In version 1 a message came from one place at most: bit 6 of its step said whether, and no number of them followed. It had
 //! nothing of retained messages, no sequence, and no user.
@@ -38,7 +41,7 @@ use super::super::{RetainedPlace, Step, Will};
 use super::{DocumentError, Stored, StoredInFlight, StoredSubscription};
 
 /// The version this program writes. It reads those before it too.
-pub(super) const VERSION: u8 = 2;
+pub(super) const VERSION: u8 = 3;
 const HAS_WILL: u8 = 1 << 0;
 const IS_OFFLINE: u8 = 1 << 1;
 /// Not in version 1.
@@ -106,7 +109,7 @@ impl Stored {
         if !cut.0.is_empty() {
             return Err(DocumentError::Damaged("there are bytes after its end"));
         }
-        Ok(Stored {
+        let mut stored = Stored {
             expiry_s,
             offline_since_ms,
             owner,
@@ -115,7 +118,10 @@ impl Stored {
             unreleased,
             accounts_to,
             in_flight,
-        })
+            listed_ms: None,
+        };
+        stored.listed_ms = stored.due_ms().filter(|_| version > 2);
+        Ok(stored)
     }
 }
 

@@ -18,15 +18,15 @@ use tidemill_store::{CursorPlace, Pointer, QueueId};
 use super::super::codec::topic::Requested;
 use super::super::codec::{PacketId, Qos, SubscriptionId, SubscriptionOptions};
 use super::{
-    Cursor, InFlight, Kept, RetainedPlace, Session, Source, Sources, Step, Subscription, SubscriptionKey,
-    Will,
+    Cursor, InFlight, Kept, NEVER, RetainedPlace, Session, Source, Sources, Step, Subscription,
+    SubscriptionKey, Will,
 };
 
 /// Why a session's document cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DocumentError {
     /// A version of the layout that this program does not know.
-    #[error("the session document has layout version {0}, and this program reads versions 1 and 2")]
+    #[error("the session document has layout version {0}, and this program reads versions 1 to 3")]
     Version(u8),
     /// The bytes end too early or are not what they should be.
     #[error("the session document is damaged: {0}")]
@@ -44,6 +44,8 @@ pub(crate) struct Stored {
     unreleased: Vec<PacketId>,
     accounts_to: u64,
     in_flight: Vec<StoredInFlight>,
+    /// What the store lists the document under that this was read from.
+    pub(crate) listed_ms: Option<i64>,
 }
 
 /// A subscription as it is written down.
@@ -112,6 +114,19 @@ impl Stored {
             unreleased: session.inbound.unreleased().collect(),
             accounts_to: session.inbound.accounts_to(),
             in_flight: session.window.in_order().into_iter().map(stored_in_flight).collect(),
+            listed_ms: None,
+        }
+    }
+
+    /// When something is first to be looked at while nobody has the session: a will with its delay, or the session's end.
+    pub(crate) fn due_ms(&self) -> Option<i64> {
+        let since = self.offline_since_ms?;
+        let after = |seconds: u32| since.saturating_add(i64::from(seconds) * 1000);
+        let expires = (self.expiry_s != NEVER).then(|| after(self.expiry_s));
+        let will = self.will.as_ref().map(|will| after(will.last_will.properties.delay_s.unwrap_or(0)));
+        match (expires, will) {
+            (Some(expires), Some(will)) => Some(expires.min(will)),
+            (expires, will) => expires.or(will),
         }
     }
 
