@@ -8,7 +8,8 @@
 //! - `admission`: between CONNECT and session: who is this?
 //! - `review`: who a connection is while it lasts: rules that change, tokens that expire, AUTH
 //! - `bounds`: rates; what becomes of slow subscribers
-//! - `handshake`: CONNECT to CONNACK; taking a session over
+//! - `handshake`: CONNECT to CONNACK
+//! - `takeover`: whose a session is, and taking it over
 //! - `content`: what a message may be, of a PUBLISH and of a will
 //! - `inbound`: packets from the client; batches and their receipts
 //! - `subscribe`: SUBSCRIBE, UNSUBSCRIBE
@@ -26,6 +27,7 @@ mod inbound;
 mod output;
 mod review;
 mod subscribe;
+mod takeover;
 
 use std::collections::VecDeque;
 use std::io;
