@@ -8,19 +8,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use super::guard::alone;
-use super::registry::Holder;
-use super::session::Session;
-use super::sessions::{self, Loaded};
-use super::shared::{Shared, now_ms};
-use super::told::seldom;
-use super::{unwritten, wills};
 use bytestring::ByteString;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use tidemill_store::{Collection, StoreError};
 use tokio::sync::{Notify, Semaphore};
+
+use super::guard::alone;
+use super::registry::Holder;
+use super::sessions::{self, Loaded};
+use super::shared::{Shared, now_ms};
+use super::told::seldom;
+use super::{unwritten, wills};
 
 /// Sessions for which what is due is done at a time.
 const AT_ONCE: usize = 64;
@@ -191,7 +191,7 @@ async fn act_for(shared: &Shared, client: &ByteString, due_ms: i64) {
         return;
     }
     match sessions::save(shared, &mut session, None, listed_ms).await {
-        Ok(()) => listed_ms = next(&session),
+        Ok(()) => listed_ms = session.due_ms(),
         Err(error) => {
             // So that the will does not come twice.
             unwritten::put_off(shared, &session, &error);
@@ -199,14 +199,6 @@ async fn act_for(shared: &Shared, client: &ByteString, due_ms: i64) {
         }
     }
     sessions::let_go(shared, &session, listed_ms);
-}
-
-/// When something is next due for a session nobody has.
-pub(super) fn next(session: &Session) -> Option<i64> {
-    match (session.will_due_ms(), session.expires_ms()) {
-        (Some(will), Some(expires)) => Some(will.min(expires)),
-        (will, expires) => will.or(expires),
-    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ use tidemill_store::{
 use tracing::error;
 
 use super::accounts::Mark;
-use super::due;
 use super::guard::alone;
 use super::registry::Holder;
 use super::session::{Cursor, DocumentError, Kept, Session, Stored, Subscription};
@@ -183,7 +182,7 @@ pub(super) async fn end(shared: &Shared, session: &Session, listed_ms: Option<i6
 
 /// Nobody has a session from now on. `listed_ms`: when something is due, as its document in the store has it listed.
 pub(super) fn let_go(shared: &Shared, session: &Session, listed_ms: Option<i64>) {
-    match due::next(session) {
+    match session.due_ms() {
         Some(due_ms) if listed_ms == Some(due_ms) => shared.due.note(due_ms),
         Some(due_ms) => shared.due.note_unlisted(due_ms, session.client.clone()),
         None => {}

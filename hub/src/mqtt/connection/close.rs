@@ -14,7 +14,7 @@ use super::super::registry::Kick;
 use super::super::session::Session;
 use super::super::shared::now_ms;
 use super::super::transport::Transport;
-use super::super::{due, sessions, share, unwritten, wills};
+use super::super::{sessions, share, unwritten, wills};
 use super::{Connection, Output, READ_BYTES, READ_BYTES_PER_TURN};
 
 /// How long the last packets may take to be written.
@@ -290,7 +290,7 @@ impl Connection {
             return;
         }
         let saved = alone(&client, "its session", self.save()).await;
-        let listed_ms = due::next(&self.session).filter(|_| matches!(saved, Some(Ok(()))));
+        let listed_ms = self.session.due_ms().filter(|_| matches!(saved, Some(Ok(()))));
         match saved {
             Some(Ok(())) => {}
             Some(Err(error)) => unwritten::put_off(&shared, &self.session, &error),

@@ -150,6 +150,12 @@ impl Session {
         Some(self.expires_ms().map_or(due, |expires| due.min(expires)))
     }
 
+    /// When something is first due while nobody has it: its will, or its end. The store lists its document under that.
+    #[must_use]
+    pub fn due_ms(&self) -> Option<i64> {
+        first_due_ms(self.offline_since_ms, self.expiry_s, self.will.as_deref())
+    }
+
     /// Applies an acknowledgement that ends a delivery: its cursors may move.
     pub fn finish(&mut self, done: &InFlight) {
         for source in &done.sources {
@@ -165,6 +171,18 @@ impl Session {
         let gone = self.subscriptions.remove(key)?;
         self.window.orphan(key);
         Some(gone)
+    }
+}
+
+/// When something is first due for a session that nobody has since then: its will with its delay, or its end.
+fn first_due_ms(offline_since_ms: Option<i64>, expiry_s: u32, will: Option<&Will>) -> Option<i64> {
+    let since = offline_since_ms?;
+    let after = |seconds: u32| since.saturating_add(i64::from(seconds) * 1000);
+    let expires = (expiry_s != NEVER).then(|| after(expiry_s));
+    let will = will.map(|will| after(will.last_will.properties.delay_s.unwrap_or(0)));
+    match (expires, will) {
+        (Some(expires), Some(will)) => Some(expires.min(will)),
+        (expires, will) => expires.or(will),
     }
 }
 

@@ -18,8 +18,8 @@ use tidemill_store::{CursorPlace, Pointer, QueueId};
 use super::super::codec::topic::Requested;
 use super::super::codec::{PacketId, Qos, SubscriptionId, SubscriptionOptions};
 use super::{
-    Cursor, InFlight, Kept, NEVER, RetainedPlace, Session, Source, Sources, Step, Subscription,
-    SubscriptionKey, Will,
+    Cursor, InFlight, Kept, RetainedPlace, Session, Source, Sources, Step, Subscription, SubscriptionKey,
+    Will, first_due_ms,
 };
 
 /// Why a session's document cannot be read.
@@ -120,14 +120,7 @@ impl Stored {
 
     /// When something is first to be looked at while nobody has the session: a will with its delay, or the session's end.
     pub(crate) fn due_ms(&self) -> Option<i64> {
-        let since = self.offline_since_ms?;
-        let after = |seconds: u32| since.saturating_add(i64::from(seconds) * 1000);
-        let expires = (self.expiry_s != NEVER).then(|| after(self.expiry_s));
-        let will = self.will.as_ref().map(|will| after(will.last_will.properties.delay_s.unwrap_or(0)));
-        match (expires, will) {
-            (Some(expires), Some(will)) => Some(expires.min(will)),
-            (expires, will) => expires.or(will),
-        }
+        first_due_ms(self.offline_since_ms, self.expiry_s, self.will.as_deref())
     }
 
     /// Adds the QoS 2 messages that the log has and the session does not account for: identifiers, each with the sequence of
