@@ -128,6 +128,8 @@ async fn who_sends_on_after_an_error_still_gets_what_was_sent_before_it_and_the_
             other.publish(publish(&topic, payload)).await;
             other.message().await;
         }
+        // All have been written by now.
+        tokio::time::sleep(Duration::from_millis(200)).await;
         // Far more than is read at once: most of it is unread when the hub ends the connection.
         wire.send(&bytes().raw(b"\x00\x00").raw(vec![0; 200 << 10])).await;
         tokio::time::sleep(Duration::from_millis(100)).await;
