@@ -26,7 +26,8 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::task::Poll;
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
+use rustix::net::{RecvFlags, recv};
 use tokio::io::{Interest, Ready};
 use tokio::net::TcpStream;
 use tokio_rustls::rustls::ClientConfig;
@@ -112,7 +113,7 @@ impl Transport {
     /// Appends what has come to `input`; 0 bytes when nothing will come any more.
     pub(crate) fn try_read_buf(&mut self, input: &mut BytesMut) -> io::Result<usize> {
         match self {
-            Transport::Tcp(socket) => socket.try_read_buf(input),
+            Transport::Tcp(socket) => read_into(socket, input),
             Transport::Layered(layered) => layered.read_into(input),
         }
     }
@@ -167,4 +168,24 @@ impl Transport {
             }
         }
     }
+}
+
+/// Appends what has come. A read that leaves room has emptied the socket, which then counts as not ready: what would only say so is a
+/// system call for each turn of each connection.
+fn read_into(socket: &TcpStream, input: &mut BytesMut) -> io::Result<usize> {
+    let mut emptied = None;
+    let filled = socket.try_io(Interest::READABLE, || {
+        let room = input.chunk_mut();
+        let room_bytes = room.len();
+        // SAFETY: the system writes into it, and nobody reads it.
+        let (_, count) = recv(socket, unsafe { room.as_uninit_slice_mut() }, RecvFlags::empty())?;
+        // SAFETY: so many bytes are written.
+        unsafe { input.advance_mut(count) };
+        if (1..room_bytes).contains(&count) {
+            emptied = Some(count);
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(count)
+    });
+    emptied.map_or(filled, Ok)
 }
