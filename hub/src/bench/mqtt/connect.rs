@@ -12,10 +12,11 @@ use crate::mqtt::codec::Qos;
 
 const CONNECTIONS: usize = 10_000;
 
-/// Timed: from the first SYN to the last CONNACK, where nobody waits for anybody: a fleet that comes back after an
-/// outage. What the clients themselves need, sockets and packets, is made before. Memory: what the broker's resident memory has grown by from before
-/// the first connection to when each has subscribed to a topic of its own and the broker has had time to give back what
-/// it needed meanwhile.
+/// Timed: from the first SYN to the last CONNACK, where nobody waits for anybody: a fleet that comes back after an outage. Who
+/// finds the broker's queue of connections full comes again when its system does: after a second, then after two more, and so on. What
+/// the clients themselves need, sockets and packets, is made before. Memory: what the broker's resident memory has grown by from
+/// before the first connection to when each has subscribed to a topic of its own and the broker has had time to give back what it
+/// needed meanwhile.
 pub(super) fn measure(target: &Target, size: &Size) -> Result<Outcome> {
     let count = size.scale(CONNECTIONS, 200);
     let settle = size.scale(Duration::from_secs(3), Duration::from_millis(100));

@@ -32,6 +32,8 @@ const OPENING_MAX: usize = 64;
 const SPARE_DESCRIPTORS: usize = 32;
 /// How long nothing may happen before what is missing counts as not coming.
 pub(super) const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
+/// The same for connections: a SYN that a full queue refused comes again after 1, 3, 7, 15 and 31 seconds.
+const OPENING_PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 20 });
 /// How long a turn waits that has nothing else to do; a wish to stop is seen after this.
 pub(super) const TURN: Duration = Duration::from_millis(50);
 
@@ -190,9 +192,11 @@ impl Net {
 
     /// Begins a connection that was prepared.
     fn connect(&mut self, number: usize) -> Result<()> {
-        let Some(Some(connection)) = self.connections.get(number) else { return Ok(()) };
+        let Some(Some(connection)) = self.connections.get_mut(number) else { return Ok(()) };
         match rustix::net::connect(&connection.stream, &self.target.address) {
-            Ok(()) | Err(Errno::INPROGRESS) => {}
+            // Over loopback it stands at once.
+            Ok(()) => connection.writable = true,
+            Err(Errno::INPROGRESS) => {}
             Err(error) => return Err(self.connect_error(&error.into())),
         }
         self.to_write.push(number);
@@ -200,11 +204,12 @@ impl Net {
         Ok(())
     }
 
-    /// Opens all connections that were prepared, as devices do that come back after an outage: all have asked for theirs
-    /// before the first is answered.
+    /// Opens all connections that were prepared, as devices do that come back after an outage: each sends its CONNECT as soon as
+    /// its own connection stands, and none waits for another's.
     pub(super) fn storm(&mut self, receive: &mut impl Receive) -> Result<()> {
         for number in 0..self.connections.len() {
             self.connect(number)?;
+            self.flush()?;
         }
         self.open_all([], receive)
     }
@@ -227,9 +232,9 @@ impl Net {
             self.turn(TURN, receive)?;
             if since.0 != self.open {
                 since = (self.open, Instant::now());
-            } else if since.1.elapsed() > PATIENCE {
+            } else if since.1.elapsed() > OPENING_PATIENCE {
                 return Err(Error::Other(format!(
-                    "{}: no answer to {} of {} connections for {PATIENCE:?}; look in the broker's log and at its \
+                    "{}: no answer to {} of {} connections for {OPENING_PATIENCE:?}; look in the broker's log and at its \
                      limits of connections and open files",
                     self.target.address,
                     self.opening,

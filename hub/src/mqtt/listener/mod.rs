@@ -15,6 +15,7 @@ mod secured;
 mod threads;
 mod tls;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -48,7 +49,10 @@ use super::told::seldom;
 /// How long to wait when the system has no more file descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// Connections accepted before the others on the thread have their turn: some milliseconds.
-const ACCEPTS_AT_ONCE: usize = 256;
+const ACCEPTS_AT_ONCE: usize = 1024;
+/// Connections that are begun before more are accepted. A storm comes faster than it can be served; were all begun at once, the
+/// system's queue would run over meanwhile.
+const BEGUN_AT_ONCE: usize = 64;
 
 /// One address, and what holds for its connections.
 pub(super) struct Listener {
@@ -144,29 +148,21 @@ pub(super) async fn accept(
         }
     };
     let mut phase = shared.phase.subscribe();
-    loop {
-        let ready = tokio::select! {
-            ready = socket.readable() => ready,
-            _ = phase.wait_for(|phase| *phase != Phase::Running) => return,
-        };
-        // All that wait: the system's queue of them is short, and what does not fit has to try again after a second.
-        let failed = match ready {
-            Ok(mut ready) => 'all: {
-                for _ in 0..ACCEPTS_AT_ONCE {
-                    match ready.try_io(|socket| accept_one(socket.get_ref())) {
-                        Ok(Ok((stream, address))) => {
-                            admit(stream, Peer::new(address, &listener), &shared, &threads);
-                        }
-                        Ok(Err(error)) => break 'all Some(error),
-                        Err(_would_block) => break 'all None,
-                    }
-                }
-                // Those that wait still are next, after whoever else is on this thread.
-                tokio::task::yield_now().await;
-                None
+    let mut waiting = VecDeque::new();
+    while !shared.is_draining() {
+        if waiting.is_empty() {
+            tokio::select! {
+                // What it says is asked again by `try_io`.
+                _ = socket.readable() => {}
+                _ = phase.wait_for(|phase| *phase != Phase::Running) => return,
             }
-            Err(error) => Some(error),
-        };
+        }
+        let failed = accept_all(&socket, &mut waiting, &listener, &shared, &threads);
+        for (stream, peer, place) in waiting.drain(..waiting.len().min(BEGUN_AT_ONCE)) {
+            if let Some(runtime) = threads.next() {
+                runtime.spawn(connection::serve(Arc::clone(&shared), stream, peer, place));
+            }
+        }
         if let Some(error) = failed {
             let name = &listener.options.name;
             if [Errno::MFILE, Errno::NFILE]
@@ -183,7 +179,34 @@ pub(super) async fn accept(
             }
             tokio::time::sleep(ACCEPT_AGAIN).await;
         }
+        // Those that wait still are next, after whoever else is on this thread.
+        tokio::task::yield_now().await;
     }
+}
+
+/// Accepts all that wait: the system's queue of them is short, and what does not fit has to try again after a second.
+fn accept_all(
+    socket: &AsyncFd<std::net::TcpListener>,
+    waiting: &mut VecDeque<(std::net::TcpStream, Peer, Place)>,
+    listener: &Arc<Listener>,
+    shared: &Arc<Shared>,
+    threads: &Threads,
+) -> Option<io::Error> {
+    for _ in 0..ACCEPTS_AT_ONCE {
+        match socket.try_io(Interest::READABLE, accept_one) {
+            Ok((stream, address)) => {
+                shared.counters.open();
+                let peer = Peer::new(address, listener);
+                match Place::take(shared, listener) {
+                    Ok(place) => waiting.push_back((stream, peer, place)),
+                    Err(limit) => refuse::refuse(stream, &peer, limit, shared, threads),
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => return Some(error),
+        }
+    }
+    None
 }
 
 /// Accepts a connection that does not block, and knows nothing of this thread's runtime yet.
@@ -199,19 +222,6 @@ fn accept_one(socket: &std::net::TcpListener) -> io::Result<(std::net::TcpStream
             Err(Errno::CONNABORTED | Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-    }
-}
-
-/// Gives an accepted connection to a thread, if there is room for it.
-fn admit(stream: std::net::TcpStream, peer: Peer, shared: &Arc<Shared>, threads: &Threads) {
-    shared.counters.open();
-    let place = match Place::take(shared, &peer.listener) {
-        Ok(place) => place,
-        Err(limit) => return refuse::refuse(stream, &peer, limit, shared, threads),
-    };
-    let shared = Arc::clone(shared);
-    if let Some(runtime) = threads.next() {
-        runtime.spawn(connection::serve(shared, stream, peer, place));
     }
 }
 
