@@ -53,9 +53,10 @@
 //!   in memory only until there is.
 //!
 //! # Threads
-//! `store-log` appends and dispatches, `store-sync-N` syncs shard N, `store-index` writes index entries, retained pointers and cursors out,
+//! `store-log` appends and dispatches all that whoever submits it does not append at once, `store-sync-N` syncs shard N, `store-index` writes index entries, retained pointers and cursors out,
 //! `store-queues` makes and deletes queues, `store-retention` deletes segments: a panic of one of these ends the process. `store-read-N` read
-//! the disk, and `store-backfill` reads history. They talk through bounded mailboxes. The async methods need a tokio runtime only to wait: they never block it.
+//! the disk, and `store-backfill` reads history. They talk through bounded mailboxes. The async methods need a tokio runtime only to wait: none
+//! blocks it for longer than a small write to memory takes.
 //!
 //! # Limits
 //! Memory is bounded by bytes: see [`Options`], each with what happens past it. A queue that nobody writes to costs some 160 bytes of memory, its filter included; a

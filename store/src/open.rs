@@ -13,6 +13,7 @@ use crate::documents::Waiting;
 use crate::log::Log;
 use crate::log::ballast::Ballast;
 use crate::log::cut::Cut;
+use crate::log::desk::Desk;
 use crate::log::recovery::{self, RecoveredShard};
 use crate::log::shard::DurableEnds;
 use crate::log::writer::{Command, Writer};
@@ -118,8 +119,9 @@ pub(crate) fn open(options: Options) -> Result<Handle> {
     // Every append holds a permit, and there are few others who send.
     let (mailbox, commands) = mpsc::channel(kibibytes + 8);
     let (changes, wanted) = mpsc::channel(CHANGES_MAX);
-    let writer = Writer::new(shared.clone(), commands, end)?;
-    let writer = spawn_vital("store-log", move || writer.run())?;
+    let desk = Arc::new(Desk::new(Writer::new(shared.clone(), end)?));
+    let for_writer = desk.clone();
+    let writer = spawn_vital("store-log", move || for_writer.run(commands))?;
     let mut syncs = Vec::new();
     for shard in shared.log.shards() {
         let (shared, number) = (shared.clone(), shard.number);
@@ -145,6 +147,7 @@ pub(crate) fn open(options: Options) -> Result<Handle> {
     };
     Ok(Handle {
         threads: Mutex::new(Some(threads)),
+        desk,
         pool: Pool::new()?,
         redispatched: records,
         torn_bytes,

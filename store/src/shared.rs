@@ -78,8 +78,12 @@ impl Shared {
     /// The same, and while with a batch of so many bytes too much of the log would be dispatched again after a crash. For the log writer, between
     /// two batches: what it has dispatched only in part no flush has in full.
     pub(crate) fn wait_for_log_room(&self, batch: u64) -> Result<()> {
-        let is_behind = || self.flushed_cut.is_behind(self.log.shards(), batch);
-        self.wait_for_index(|| is_behind() || self.has_too_many_entries())
+        self.wait_for_index(|| self.log_room_is_short(batch))
+    }
+
+    /// Whether [`Shared::wait_for_log_room`] would wait.
+    pub(crate) fn log_room_is_short(&self, batch: u64) -> bool {
+        self.flushed_cut.is_behind(self.log.shards(), batch) || self.has_too_many_entries()
     }
 
     fn has_too_many_entries(&self) -> bool {

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::api::*;
 use crate::fault::{self, Call};
+use crate::log::desk::Desk;
 use crate::log::format;
 use crate::log::layout::Layout;
 use crate::log::shard::Shard;
@@ -45,6 +46,7 @@ pub struct Store(pub(crate) Arc<Handle>);
 pub(crate) struct Handle {
     /// What ends the threads, and what they are sent things with; nothing once the store is closed.
     pub(crate) threads: Mutex<Option<Threads>>,
+    pub(crate) desk: Arc<Desk>,
     pub(crate) pool: Pool,
     pub(crate) redispatched: u64,
     pub(crate) torn_bytes: u64,
@@ -192,12 +194,6 @@ impl Store {
         self.run(|shared| shared.log.shards().iter().map(Shard::info).collect()).await
     }
 
-    pub(crate) fn send(&self, command: Command) -> Result<()> {
-        let threads = self.0.threads.lock();
-        let mailbox = threads.as_ref().and_then(|threads| threads.mailbox.as_ref());
-        mailbox.and_then(|mailbox| mailbox.try_send(command).ok()).ok_or(StoreError::Closed)
-    }
-
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce(&SharedRef) -> Result<T> + Send + 'static,
@@ -206,7 +202,7 @@ impl Store {
         self.0.pool.run(move || job(&shared)).await
     }
 
-    /// Hands records to the log writer, in order. Waits for room in its mailbox (that is the
+    /// Appends records at once, or hands them to the log writer, in order. Waits for room in its mailbox (that is the
     /// back-pressure); the receipt then waits for durability. Order of submits is order in the log.
     ///
     /// # Errors
@@ -226,6 +222,10 @@ impl Store {
         let mut layout = Layout::with_room(records.len(), bytes);
         records.iter().for_each(|record| layout.push(record, None));
         drop(records);
+        let mut layout = match self.0.desk.append(layout) {
+            Ok(receipt) => return Ok(Receipt(receipt)),
+            Err(layout) => layout,
+        };
         layout.route_early(&self.0.shared.routes.read());
         // A batch larger than the mailbox goes alone.
         let permits = (layout.waiting_bytes() / 1024 + 1).min(self.0.kibibytes);
@@ -244,7 +244,10 @@ impl Store {
 
     fn send_append(&self, layout: Layout, permit: SemaphorePermit<'_>) -> Result<Receipt> {
         let (reply, receipt) = oneshot::channel();
-        self.send(Command::Append { layout, permits: permit.num_permits(), reply })?;
+        let append = Command::Append { layout, permits: permit.num_permits(), reply };
+        let threads = self.0.threads.lock();
+        let mailbox = threads.as_ref().and_then(|threads| threads.mailbox.as_ref());
+        self.0.desk.leave(mailbox.ok_or(StoreError::Closed)?, append)?;
         permit.forget();
         Ok(Receipt(receipt))
     }

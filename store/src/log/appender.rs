@@ -54,6 +54,17 @@ impl Appender {
         first
     }
 
+    /// Whether nothing is left of a failed write.
+    pub(super) fn is_clean(&self) -> bool {
+        !self.dirty
+    }
+
+    /// Whether so many bytes have their place in the active segment already.
+    pub(super) fn has_room(&self, bytes: usize, segment_bytes: u64) -> bool {
+        let needed = self.end - self.segment.first + bytes as u64;
+        !self.sealed && needed <= self.reserved.min(segment_bytes)
+    }
+
     /// Cuts what a failed write left: it could be taken for records after a restart.
     pub(super) fn clean(&mut self) -> Result<()> {
         if self.dirty {

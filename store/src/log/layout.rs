@@ -136,6 +136,11 @@ impl Layout {
         self.records.len()
     }
 
+    /// How many queues its records enter, one after the other.
+    pub(crate) fn queues(&self) -> usize {
+        self.queues.len()
+    }
+
     /// Bytes that the records take in the log.
     pub(crate) fn log_bytes(&self) -> usize {
         self.bytes.len()

@@ -8,7 +8,7 @@
 //! - `scan`: reading on from a position, record by record; `merge`: several shards in the order of sequences
 //! - `layout`: records made ready by whoever appends them
 //! - `ballast`: room that a full disk has for retention
-//! - `writer`: the thread that appends; `appender`: its hand on one shard
+//! - `desk`: where appends are handed in; `writer`: who carries them out; `appender`: its hand on one shard
 //! - `sync`: the threads that make it durable, one for each shard; `receipt`: the answer to an append
 //! - `tail`: the newest batches in memory
 //! - `reader`: records by pointer; `history`: records from a position on; `age`: how old a segment's records are
@@ -17,6 +17,7 @@ pub(crate) mod age;
 mod appender;
 pub(crate) mod ballast;
 pub(crate) mod cut;
+pub(crate) mod desk;
 pub(crate) mod format;
 mod history;
 pub(crate) mod layout;

@@ -12,6 +12,11 @@ use super::segment::Segment;
 use super::shard::Shard;
 use crate::{Result, StoreError};
 
+/// Where records come while others are synced, those behind them are gathered for so many times what a sync takes, and no longer than
+/// this: where a sync takes less than a message does to come, there would be one for each.
+const GATHER_SYNCS: u32 = 3;
+const GATHER_MAX: Duration = Duration::from_micros(200);
+
 /// What was written to a shard and is not durable yet.
 #[derive(Debug, Default)]
 pub(crate) struct SyncQueue {
@@ -86,15 +91,17 @@ impl SyncQueue {
     /// The thread. `pause` is how long to gather before each sync when nobody waits for it; `advanced` is called
     /// after the durable end has moved.
     pub(crate) fn run(&self, log: &Log, shard: &Shard, pause: Option<Duration>, advanced: impl Fn()) {
+        let mut gather_time = Duration::ZERO;
         loop {
             let mut state = self.state.lock();
+            let gather = (!state.unsynced.is_empty()).then_some(gather_time);
             while state.unsynced.is_empty() && !state.stop {
                 self.wake.wait(&mut state);
             }
             if state.unsynced.is_empty() {
                 return;
             }
-            if let Some(pause) = pause {
+            if let Some(pause) = pause.or(gather) {
                 let until = Instant::now() + pause;
                 while !state.stop && !state.urgent && !self.wake.wait_until(&mut state, until).timed_out() {}
             }
@@ -105,7 +112,10 @@ impl SyncQueue {
             let waiting = std::mem::take(&mut state.waiting);
             drop(state);
 
-            match sync_all(log, &segments) {
+            let began = Instant::now();
+            let synced = sync_all(log, &segments);
+            gather_time = GATHER_MAX.min(began.elapsed() * GATHER_SYNCS);
+            match synced {
                 Ok(()) => {
                     shard.set_durable(end, sequence);
                     waiting.into_iter().for_each(Receipt::confirm);

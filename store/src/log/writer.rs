@@ -1,7 +1,7 @@
-//! The thread that appends: it takes what waits in its mailbox as one batch, writes it with one call for each shard, enters
-//! it into the queues, and goes on while the batch is being synced.
+//! [`Writer`]: it takes what waits in its mailbox as one batch, writes it with one call for each shard, enters it into the queues, and goes
+//! on while the batch is being synced.
 //!
-//! It is one thread for all shards: a queue has one sequence of offsets over all of them, which are given here, in one place.
+//! It is one for all shards: a queue has one sequence of offsets over all of them, which are given here, in one place.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,6 +22,9 @@ use crate::{Appended, Flush, NewRecord, Pointer, Record, Result, StoreError};
 /// Records are gathered into one write up to about this many bytes.
 /// More would not make a call cheaper, and the pages that the system takes for it at a time dearer.
 const BATCH_BYTES: usize = 256 << 10;
+
+/// Queues that an append may enter that is not left for the thread.
+const AT_ONCE_QUEUES_MAX: usize = 512;
 
 /// What the writer is asked to do, in order.
 #[derive(Debug)]
@@ -50,10 +53,9 @@ pub(crate) fn ask<T>(
     answer.blocking_recv().map_err(|_| StoreError::Closed)
 }
 
-/// The thread's own state.
+/// What the thread works with.
 pub(crate) struct Writer {
     shared: Arc<Shared>,
-    mailbox: mpsc::Receiver<Command>,
     /// By the number of their shard.
     appenders: Vec<Appender>,
     /// Where the log ends: what was appended is dispatched before anything else is.
@@ -71,36 +73,55 @@ struct Append {
 type Touched = SmallVec<[u16; 8]>;
 
 impl Writer {
-    pub(crate) fn new(shared: Arc<Shared>, mailbox: mpsc::Receiver<Command>, cut: Cut) -> Result<Self> {
+    pub(crate) fn new(shared: Arc<Shared>, cut: Cut) -> Result<Self> {
         let appenders = shared.log.shards().iter().map(Appender::new).collect::<Result<_>>()?;
-        Ok(Writer { shared, mailbox, appenders, cut })
+        Ok(Writer { shared, appenders, cut })
     }
 
-    /// Runs until the store is closed or dropped, to the last command in the mailbox.
-    pub(crate) fn run(mut self) {
+    /// Carries out a command and what waits behind it, as one batch; how many appends there were.
+    pub(crate) fn carry_out(&mut self, first: Command, mailbox: &mut mpsc::Receiver<Command>) -> usize {
         let mut batch = Vec::new();
-        while let Some(first) = self.mailbox.blocking_recv() {
-            let mut bytes = 0;
-            let mut next = Some(first);
-            while let Some(command) = next {
-                match command {
-                    Command::Append { layout, permits, reply } => {
-                        bytes += layout.log_bytes();
-                        batch.push(Append { layout, permits, reply });
-                        if bytes >= BATCH_BYTES {
-                            break;
-                        }
-                    }
-                    other => {
-                        self.write(std::mem::take(&mut batch), bytes);
-                        bytes = 0;
-                        self.change(other);
+        let (mut bytes, mut appends) = (0, 0);
+        let mut next = Some(first);
+        while let Some(command) = next {
+            match command {
+                Command::Append { layout, permits, reply } => {
+                    appends += 1;
+                    bytes += layout.log_bytes();
+                    batch.push(Append { layout, permits, reply });
+                    if bytes >= BATCH_BYTES {
+                        break;
                     }
                 }
-                next = self.mailbox.try_recv().ok();
+                other => {
+                    self.write(std::mem::take(&mut batch), bytes);
+                    bytes = 0;
+                    self.change(other);
+                }
             }
-            self.write(std::mem::take(&mut batch), bytes);
+            next = mailbox.try_recv().ok();
         }
+        self.write(batch, bytes);
+        appends
+    }
+
+    /// Whether an append needs nothing but memory and one write for each shard: no room on disk that is not there yet, no segment to be
+    /// begun, nothing to wait for.
+    pub(crate) fn takes_at_once(&self, layout: &mut Layout) -> bool {
+        layout.route(&self.shared.routes.read());
+        let segment_bytes = self.shared.options.segment_bytes;
+        let has_room = |(shard, bytes): &(u16, usize)| {
+            self.appender(*shard).is_some_and(|appender| appender.has_room(*bytes, segment_bytes))
+        };
+        layout.queues() <= AT_ONCE_QUEUES_MAX
+            && self.appenders.iter().all(Appender::is_clean)
+            && layout.shards().iter().all(has_room)
+            && !self.shared.log_room_is_short(layout.log_bytes() as u64)
+    }
+
+    /// Carries out an append of which [`Writer::takes_at_once`] is true.
+    pub(crate) fn append_at_once(&mut self, layout: Layout, reply: Reply) {
+        self.write_now(vec![Append { layout, permits: 0, reply }], Ok(()));
     }
 
     /// Carries out what is not an append.
@@ -161,13 +182,18 @@ impl Writer {
     }
 
     /// Writes a batch, enters it into the queues and passes its receipts on.
-    fn write(&mut self, mut batch: Vec<Append>, bytes: usize) {
+    fn write(&mut self, batch: Vec<Append>, bytes: usize) {
         if batch.is_empty() {
             return;
         }
+        let room = self.shared.wait_for_log_room(bytes as u64);
+        self.write_now(batch, room);
+    }
+
+    /// The same where there is room in the log, or there never will be.
+    fn write_now(&mut self, mut batch: Vec<Append>, room: Result<()>) {
         let permits = batch.iter().map(|append| append.permits).sum();
         let mut layouts: Vec<&mut Layout> = batch.iter_mut().map(|append| &mut append.layout).collect();
-        let room = self.shared.wait_for_log_room(bytes as u64);
         let room = room.and_then(|()| self.shared.log.refuses_records());
         match room.and_then(|()| self.append(&mut layouts)) {
             Ok((touched, pointers)) => self.confirm(batch, &touched, pointers),
