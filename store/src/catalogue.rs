@@ -150,6 +150,8 @@ pub(crate) struct Catalogue {
     writer: mpsc::Sender<Command>,
     /// Queues nobody refers to, and since when.
     idle: HashMap<QueueId, Instant>,
+    /// Queues whose time is over and that could not be deleted.
+    undeleted: Vec<QueueId>,
 }
 
 /// What became of one queue of an [`Change::Open`].
@@ -183,7 +185,7 @@ impl Catalogue {
         mailbox: mpsc::Receiver<Change>,
         writer: mpsc::Sender<Command>,
     ) -> Self {
-        Catalogue { shared, mailbox, writer, idle: HashMap::default() }
+        Catalogue { shared, mailbox, writer, idle: HashMap::default(), undeleted: Vec::new() }
     }
 
     /// Runs until the store is closed or dropped.
@@ -223,7 +225,7 @@ impl Catalogue {
     fn take_back_references(&mut self) {
         let returned = std::mem::take(&mut *self.shared.returned.lock());
         if let Err(error) = self.let_go(returned.into_iter()) {
-            tracing::warn!(%error, "queues that nobody uses could not be deleted; they are swept at the next start");
+            tracing::warn!(%error, "queues that nobody uses could not be deleted; it is tried again");
         }
     }
 
@@ -495,7 +497,12 @@ impl Catalogue {
             }
         }
         drop(table);
-        self.delete(gone)
+        let deleted = self.delete(&gone);
+        if deleted.is_err() {
+            // They were given back all the same.
+            self.undeleted.append(&mut gone);
+        }
+        deleted
     }
 
     fn sweep(&mut self) -> Result<usize> {
@@ -509,7 +516,7 @@ impl Catalogue {
         }
         let count = filters.len();
         if self.shared.options.queue_ttl.is_zero() {
-            self.delete(filters)?;
+            self.delete(&filters)?;
         } else {
             let now = Instant::now();
             for id in filters {
@@ -521,24 +528,31 @@ impl Catalogue {
 
     fn expire(&mut self) {
         let ttl = self.shared.options.queue_ttl;
-        let over: Vec<QueueId> =
-            self.idle.iter().filter(|(_, since)| since.elapsed() >= ttl).map(|(id, _)| *id).collect();
+        let is_news = self.undeleted.is_empty();
+        let mut over = std::mem::take(&mut self.undeleted);
+        over.extend(self.idle.iter().filter(|(_, since)| since.elapsed() >= ttl).map(|(id, _)| *id));
         if over.is_empty() {
             return;
         }
         self.idle.retain(|_, since| since.elapsed() < ttl);
-        let unused = over.into_iter().filter(|id| !self.shared.table.read().is_referred_to(*id)).collect();
-        if let Err(error) = self.delete(unused) {
-            tracing::warn!(%error, "queues that nobody uses could not be deleted; they are swept at the next start");
+        // One may be there twice: it was wanted again meanwhile, and given back.
+        over.sort_unstable();
+        over.dedup();
+        over.retain(|id| !self.shared.table.read().is_referred_to(*id));
+        if let Err(error) = self.delete(&over) {
+            if is_news {
+                tracing::warn!(%error, "queues that nobody uses could not be deleted; it is tried again");
+            }
+            self.undeleted = over;
         }
     }
 
     fn delete_one(&mut self, id: QueueId) -> Result<()> {
         entry(&self.shared, id)?;
-        self.delete(vec![id])
+        self.delete(&[id])
     }
 
-    fn delete(&mut self, ids: Vec<QueueId>) -> Result<()> {
+    fn delete(&mut self, ids: &[QueueId]) -> Result<()> {
         if ids.is_empty() {
             return Ok(());
         }

@@ -63,6 +63,9 @@ pub enum StoreError {
         /// What failed.
         reason: String,
     },
+    /// The store itself is at fault.
+    #[error("the store failed with a panic; what it was asked for may not be done")]
+    Panicked,
     /// Bytes in the log are not what was written.
     #[error("corrupt record at position {position}: {what}")]
     Corrupt {

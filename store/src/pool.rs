@@ -47,8 +47,13 @@ impl Pool {
         let room = self.room.clone().acquire_owned().await.map_err(|_| StoreError::Closed)?;
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move || {
+            // The thread is there for others as well.
+            let done = catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|_| {
+                tracing::error!("a job of the store failed with a panic; only whoever asked for it is told");
+                Err(StoreError::Panicked)
+            });
             // Whoever went away does not need the answer.
-            let _ = reply.send(job());
+            let _ = reply.send(done);
             drop(room);
         });
         self.jobs.as_ref().and_then(|jobs| jobs.send(job).ok()).ok_or(StoreError::Closed)?;
@@ -105,4 +110,19 @@ pub(crate) fn spawn_vital(name: &str, body: impl FnOnce() + Send + 'static) -> R
             std::process::abort();
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_job_that_panics_takes_no_thread_with_it() {
+        let pool = Pool::new().unwrap();
+        for _ in 0..=THREADS {
+            let failed = pool.run(|| -> Result<()> { panic!("of a test") }).await;
+            assert!(matches!(failed, Err(StoreError::Panicked)), "{failed:?}");
+        }
+        assert!(matches!(pool.run(|| Ok(7)).await, Ok(7)));
+    }
 }

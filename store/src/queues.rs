@@ -179,6 +179,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::fault::{Point, fail_nth};
     use crate::{NewRecord, Options, Retain};
 
     /// Waits until something holds.
@@ -237,5 +238,30 @@ mod tests {
         assert_eq!((queue.end - queue.first, table().unreferenced()), (1, Vec::new()));
         store.release_filters(vec![queue.id]).await.unwrap();
         assert_eq!(table().len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_queue_that_could_not_be_deleted_is_later() {
+        for queue_ttl in [Duration::ZERO, Duration::from_millis(20)] {
+            let dir = tempfile::tempdir().unwrap();
+            let options = Options { queue_ttl, ..Options::new(dir.path()) };
+            let options = Options { retention_interval: Duration::from_millis(5), ..options };
+            let store = Store::open(options).unwrap();
+            let (gone, wanted) =
+                (store.open_filter("a").await.unwrap(), store.open_filter("b").await.unwrap());
+            let faults = [1, 2].map(|_| fail_nth(dir.path(), Point::MetaWrite, 1, 28));
+            let released = store.release_filters(vec![gone.id, wanted.id]).await;
+            assert_eq!(released.is_err(), queue_ttl.is_zero());
+            // One that somebody wants again meanwhile stays.
+            let again = loop {
+                // Its own write may be one of those that fail.
+                if let Ok(info) = store.open_filter("b").await {
+                    break info;
+                }
+            };
+            until("the queue stays", || store.0.shared.table.read().len() == 1).await;
+            assert!(faults.iter().all(|fault| fault.struck()));
+            assert!(store.0.shared.table.read().is_referred_to(again.id));
+        }
     }
 }
