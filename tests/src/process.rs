@@ -8,7 +8,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{LazyLock, mpsc};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group, set_parent_process_death_signal};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, kill_process_group, prlimit, set_parent_process_death_signal,
+};
 
 /// Bytes of a log's end that are printed when a test fails.
 const TAIL_BYTES: u64 = 8 * 1024;
@@ -186,6 +188,17 @@ impl Process {
         let open = std::fs::read_dir(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
         let names = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
         names.filter(|name| name.to_string_lossy().starts_with("socket:")).count()
+    }
+
+    /// Lets it open about so many files more, and no others.
+    ///
+    /// # Panics
+    /// When the process has ended.
+    pub fn leave_files(&self, more: u64) {
+        let path = format!("/proc/{}/fd", self.id());
+        let open = std::fs::read_dir(&path).unwrap_or_else(|error| panic!("{path}: {error}")).count() as u64;
+        let limit = Rlimit { current: Some(open + more), maximum: Some(open + more) };
+        prlimit(Pid::from_raw(self.id().cast_signed()), Resource::Nofile, limit).expect("its limit");
     }
 
     fn print_tail(&self) {

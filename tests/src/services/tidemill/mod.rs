@@ -322,6 +322,14 @@ impl Tidemill {
         self.process.as_ref().expect("a running hub").sockets()
     }
 
+    /// Lets it open about so many files more, and no others.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn leave_files(&self, more: u64) {
+        self.process.as_ref().expect("a running hub").leave_files(more);
+    }
+
     /// What it has logged since it was last started.
     ///
     /// # Panics

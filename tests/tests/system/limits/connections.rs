@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use tidemill_tests::mqtt::{Client, Connect, Level};
 use tidemill_tests::process::Process;
+use tidemill_tests::services::Tidemill;
 use tidemill_tests::services::tidemill::{command, ready_line};
 use tidemill_tests::wait;
 use tokio::io::AsyncReadExt;
@@ -131,4 +133,33 @@ async fn sessions_that_outlive_their_connection_are_counted() {
     let three = Client::connect(hub.mqtt(), &Connect::persistent("three")).await;
     assert!(!three.session_present);
     assert_eq!(hub.metrics().await.sum("tidemill_mqtt_persistent_sessions", &[]), Some(2.0));
+}
+
+/// The limit of the system, which is none of the hub's own: who comes waits until there is room, and people are told what to do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_files_connections_wait_and_one_line_says_so() {
+    let hub = hub("").await;
+    let mut first = Client::connect(hub.mqtt(), &Connect::clean("first")).await;
+    hub.leave_files(8);
+    let mut flood = Vec::new();
+    for _ in 0..50 {
+        flood.push(TcpStream::connect(hub.mqtt()).await.unwrap());
+    }
+    let told = |hub: &Tidemill| {
+        let log = hub.log();
+        log.lines().filter(|line| line.contains("raise the limit of open files")).count()
+    };
+    let said = async || (told(&hub) > 0).then_some(());
+    wait::until("the line that says so", LIMIT, said).await;
+    let (waiting, ()) =
+        tokio::join!(async { Client::connect(hub.mqtt(), &Connect::clean("waiting")).await }, async {
+            // It is tried again ten times a second, and those who are there do not notice.
+            let until = Instant::now() + Duration::from_secs(1);
+            while Instant::now() < until {
+                first.nothing_comes().await;
+            }
+            drop(flood);
+        },);
+    waiting.disconnect().await;
+    assert!(told(&hub) <= 2, "{}", hub.log());
 }
