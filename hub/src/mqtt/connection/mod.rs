@@ -158,14 +158,16 @@ pub(super) fn serve(
     peer: Peer,
     place: Place,
 ) -> impl Future<Output = ()> + Send + 'static {
-    let address = peer.address;
-    let accepted = Box::pin(handshake::accept(shared, stream, peer));
-    async move {
-        let accepted = AssertUnwindSafe(accepted).catch_unwind().await.unwrap_or_else(|_| {
+    let accepted = Box::pin(async move {
+        let address = peer.address;
+        let accepted = AssertUnwindSafe(handshake::accept(shared, stream, peer)).catch_unwind().await;
+        accepted.unwrap_or_else(|_| {
             error!(peer = %address, "a connection failed with a panic before it had a session; only it is closed");
             None
-        });
-        let Some(mut connection) = accepted else { return };
+        })
+    });
+    async move {
+        let Some(mut connection) = accepted.await else { return };
         let ran = AssertUnwindSafe(connection.run()).catch_unwind().await;
         Box::pin(connection.end(ran)).await;
         drop(place);
