@@ -28,8 +28,9 @@ struct Slot {
     id: QueueId,
     /// Offset of the next entry.
     end: u64,
-    /// Entries `[end - recent.len(), end)`: of a durable queue those that are not in RocksDB yet, of a live one all there are.
-    recent: SmallVec<[Pointer; 1]>,
+    /// Which of [`Recents`] it has: entries `[end - their count, end)`, of a durable queue those that are not in RocksDB yet, of a live
+    /// one all there are.
+    recent: RecentIndex,
     /// The flush that has it listed in [`Table::changed`].
     listed: u32,
     references: u32,
@@ -53,9 +54,75 @@ pub(crate) enum Fill {
     Derived,
 }
 
-impl Slot {
-    fn recent_first(&self) -> u64 {
-        self.end - self.recent.len() as u64
+/// Entries of queues that have any in memory: most of a million have none.
+type RecentIndex = u32;
+
+/// No entries.
+const NO_RECENT: RecentIndex = u32::MAX;
+
+/// Entries of queues in memory, each queue's in one place.
+#[derive(Debug, Default)]
+struct Recents {
+    lists: Vec<SmallVec<[Pointer; 1]>>,
+    free: Vec<RecentIndex>,
+}
+
+impl Recents {
+    fn of(&self, slot: &Slot) -> &[Pointer] {
+        self.lists.get(slot.recent as usize).map_or(&[], |list| list)
+    }
+
+    /// Offset of the first entry in memory; the end if there is none.
+    fn first(&self, slot: &Slot) -> u64 {
+        slot.end - self.of(slot).len() as u64
+    }
+
+    /// Appends an entry; how many there are then.
+    fn push(&mut self, slot: &mut Slot, pointer: Pointer) -> usize {
+        slot.end += 1;
+        if let Some(list) = self.lists.get_mut(slot.recent as usize) {
+            list.push(pointer);
+            return list.len();
+        }
+        slot.recent = match self.free.pop() {
+            Some(free) => free,
+            None => {
+                self.lists.push(SmallVec::new());
+                (self.lists.len() - 1) as RecentIndex
+            }
+        };
+        if let Some(list) = self.lists.get_mut(slot.recent as usize) {
+            list.push(pointer);
+        }
+        1
+    }
+
+    /// Whether there is an entry at an offset, and if that is asked for, a durable one.
+    fn is_ready(&self, slot: &Slot, offset: u64, wants_durable: bool, durable: &DurableEnds) -> bool {
+        if offset >= slot.end {
+            return false;
+        }
+        // What is in RocksDB was durable before it was written there.
+        let index = offset.checked_sub(self.first(slot));
+        !wants_durable
+            || index
+                .and_then(|index| self.of(slot).get(index as usize))
+                .is_none_or(|pointer| durable.contains(pointer.position))
+    }
+
+    /// Takes away the first `count` entries.
+    fn forget(&mut self, slot: &mut Slot, count: usize) {
+        let Some(list) = self.lists.get_mut(slot.recent as usize) else { return };
+        if count < list.len() {
+            list.drain(..count);
+            list.shrink_to_fit();
+            return;
+        }
+        *list = SmallVec::new();
+        self.free.push(std::mem::replace(&mut slot.recent, NO_RECENT));
+        if self.free.len() == self.lists.len() {
+            *self = Recents::default();
+        }
     }
 }
 
@@ -83,6 +150,7 @@ pub(crate) struct Flush {
 #[derive(Debug)]
 pub(crate) struct Table {
     slots: Vec<Slot>,
+    recents: Recents,
     /// Slots by the queue's number.
     by_id: HashTable<SlotIndex>,
     free: Vec<SlotIndex>,
@@ -115,7 +183,7 @@ const RETAINED_EXTRA_BYTES: usize = 80;
 /// A live queue keeps so many entries whatever the others take, or its share of what there is, if that is less.
 const LIVE_ENTRIES_FAIR: usize = 256;
 
-const _: () = assert!(size_of::<Slot>() <= 64, "a million idle queues are a normal day");
+const _: () = assert!(size_of::<Slot>() <= 32, "a million idle queues are a normal day");
 
 fn hash(id: QueueId) -> u64 {
     FixedState::default().hash_one(id.0)
@@ -126,6 +194,7 @@ impl Table {
     pub(crate) fn new(live_bytes_max: usize) -> Self {
         Table {
             slots: Vec::new(),
+            recents: Recents::default(),
             by_id: HashTable::new(),
             free: Vec::new(),
             watches: Watches::default(),
@@ -152,7 +221,7 @@ impl Table {
         let slot = Slot {
             id,
             end,
-            recent: SmallVec::new(),
+            recent: NO_RECENT,
             listed: 0,
             references: 0,
             fill,
@@ -211,11 +280,12 @@ impl Table {
     /// enter it: a flush that does not have the queue yet is of a cut before that.
     pub(crate) fn promote(&mut self, id: QueueId) -> Option<(u64, u64)> {
         let sequence = self.dispatched.sequence;
-        let (index, slot) = self.slot_mut(id)?;
+        let index = self.index(id)?;
+        let slot = self.slots.get_mut(index as usize)?;
         let end = slot.end;
         if slot.fill == Fill::Live {
             slot.fill = Fill::Routed;
-            let entries = slot.recent.len();
+            let entries = self.recents.of(slot).len();
             self.live_entries -= entries;
             self.live_queues -= 1;
             self.waiting_entries += entries;
@@ -226,10 +296,11 @@ impl Table {
 
     /// Makes it live again.
     pub(crate) fn demote(&mut self, id: QueueId) {
-        let Some((_, slot)) = self.slot_mut(id) else { return };
+        let Some(index) = self.index(id) else { return };
+        let Some(slot) = self.slots.get_mut(index as usize) else { return };
         if slot.fill == Fill::Routed {
             slot.fill = Fill::Live;
-            let entries = slot.recent.len();
+            let entries = self.recents.of(slot).len();
             self.live_entries += entries;
             self.live_queues += 1;
             self.waiting_entries -= entries;
@@ -277,8 +348,7 @@ impl Table {
     /// Appends an entry.
     pub(crate) fn push(&mut self, index: SlotIndex, pointer: Pointer) {
         let Some(slot) = self.slots.get_mut(index as usize) else { return };
-        slot.recent.push(pointer);
-        slot.end += 1;
+        let count = self.recents.push(slot, pointer);
         self.entries += 1;
         if slot.watched && !std::mem::replace(&mut slot.touched, true) {
             self.touched.push(index);
@@ -287,11 +357,10 @@ impl Table {
             Fill::Live => {
                 self.live_entries += 1;
                 let fair = (self.live_entries_max / self.live_queues.max(1)).clamp(1, LIVE_ENTRIES_FAIR);
-                if self.live_entries > self.live_entries_max && slot.recent.len() > fair {
+                if self.live_entries > self.live_entries_max && count > fair {
                     // Whoever has most to lose notices least; halving makes the moves cheap.
-                    let gone = slot.recent.len() / 2;
-                    slot.recent.drain(..gone);
-                    slot.recent.shrink_to_fit();
+                    let gone = count / 2;
+                    self.recents.forget(slot, gone);
                     self.live_entries -= gone;
                 }
             }
@@ -382,8 +451,10 @@ impl Table {
 
     fn ring(&mut self, index: SlotIndex, durable: &DurableEnds) {
         let Some(slot) = self.slots.get_mut(index as usize) else { return };
-        slot.watched =
-            self.watches.ring(index, |offset, wants_durable| is_ready(slot, offset, wants_durable, durable));
+        let recents = &self.recents;
+        slot.watched = self
+            .watches
+            .ring(index, |offset, wants_durable| recents.is_ready(slot, offset, wants_durable, durable));
     }
 
     /// See [`crate::Store::watch`].
@@ -395,8 +466,9 @@ impl Table {
         watcher: &Watcher,
         token: u64,
     ) -> Result<()> {
-        let (index, slot) = self.slot_mut(id).ok_or(StoreError::NoQueue(id))?;
-        if is_ready(slot, offset, wants_durable, durable) {
+        let index = self.index(id).ok_or(StoreError::NoQueue(id))?;
+        let slot = self.slots.get_mut(index as usize).ok_or(StoreError::NoQueue(id))?;
+        if self.recents.is_ready(slot, offset, wants_durable, durable) {
             self.watches.disarm(index, watcher, Some(token));
             watcher.ring(token);
         } else {
@@ -426,19 +498,19 @@ impl Table {
         counts: impl Fn(Pointer) -> bool,
     ) -> Option<u64> {
         let slot = self.slot(id)?;
-        let mut recent = (slot.recent_first()..).zip(&slot.recent);
+        let mut recent = (self.recents.first(slot)..).zip(self.recents.of(slot));
         recent.find(|(offset, pointer)| *offset >= from && counts(**pointer)).map(|(offset, _)| offset)
     }
 
     /// Up to `entries_max` entries from an offset on, as far as they are in memory.
     pub(crate) fn find(&self, id: QueueId, from: u64, entries_max: usize) -> Option<Found> {
         let slot = self.slot(id)?;
-        let first = slot.recent_first();
+        let first = self.recents.first(slot);
         if from < first && slot.fill != Fill::Live {
             return Some(Found::Older { before: first });
         }
         let skip = from.saturating_sub(first) as usize;
-        let recent = (first + skip as u64..).zip(slot.recent.iter().skip(skip).copied());
+        let recent = (first + skip as u64..).zip(self.recents.of(slot).iter().skip(skip).copied());
         Some(Found::Recent(recent.take(entries_max).collect()))
     }
 
@@ -450,7 +522,8 @@ impl Table {
             entry.remove();
         }
         if let Some(slot) = self.slots.get_mut(index as usize) {
-            let entries = std::mem::take(&mut slot.recent).len();
+            let entries = self.recents.of(slot).len();
+            self.recents.forget(slot, entries);
             match slot.fill {
                 Fill::Live => {
                     self.live_entries -= entries;
@@ -488,7 +561,7 @@ impl Table {
             let kept = |slot: &&Slot| matches!(slot.fill, Fill::Routed | Fill::Derived);
             let slot = self.slots.get(index as usize).filter(kept)?;
             // A derived queue may get entries of records from before the cut while it is written; those come with a later place.
-            let entries = (slot.fill == Fill::Derived).then_some(slot.recent.len());
+            let entries = (slot.fill == Fill::Derived).then(|| self.recents.of(slot).len());
             Some((index, slot.id, entries))
         });
         let mut flush = Flush { queues: queues.collect(), cut: self.dispatched.clone(), ..Flush::default() };
@@ -511,9 +584,9 @@ impl Table {
         cut: &Cut,
     ) -> Option<(u64, &[Pointer])> {
         let slot = self.slots.get(index as usize).filter(|slot| slot.id == id && slot.fill != Fill::Free)?;
-        let count =
-            entries.unwrap_or_else(|| slot.recent.partition_point(|pointer| cut.holds(pointer.position)));
-        Some((slot.recent_first(), slot.recent.get(..count)?))
+        let recent = self.recents.of(slot);
+        let count = entries.unwrap_or_else(|| recent.partition_point(|pointer| cut.holds(pointer.position)));
+        Some((self.recents.first(slot), recent.get(..count)?))
     }
 
     /// So many first entries of a queue are in RocksDB and need not be kept.
@@ -522,8 +595,7 @@ impl Table {
             && slot.id == id
             && slot.fill != Fill::Free
         {
-            slot.recent.drain(..entries.min(slot.recent.len()));
-            slot.recent.shrink_to_fit();
+            self.recents.forget(slot, entries);
             self.waiting_entries -= entries;
         }
     }
@@ -572,16 +644,4 @@ impl Table {
     pub(crate) fn live_bytes(&self) -> usize {
         self.live_entries * ENTRY_BYTES
     }
-}
-
-fn is_ready(slot: &Slot, offset: u64, wants_durable: bool, durable: &DurableEnds) -> bool {
-    if offset >= slot.end {
-        return false;
-    }
-    // What is in RocksDB was durable before it was written there.
-    let index = offset.checked_sub(slot.recent_first());
-    !wants_durable
-        || index
-            .and_then(|index| slot.recent.get(index as usize))
-            .is_none_or(|pointer| durable.contains(pointer.position))
 }
