@@ -30,6 +30,8 @@ const WAITING_MAX: usize = 1024;
 const PAGE: usize = 256;
 /// When the list is looked at again that could not be read, in milliseconds.
 const RETRY_MS: i64 = 1000;
+/// After what time at most it is looked again how late it is: the clock may have been set, or the machine have slept.
+const NAP_MAX: Duration = Duration::from_secs(10);
 
 /// [`Schedule::next_ms`] where nothing is due.
 const NEVER_MS: i64 = i64::MAX;
@@ -93,12 +95,11 @@ pub(super) async fn watch(shared: Arc<Shared>) {
     loop {
         let sooner = schedule.sooner.notified();
         let next_ms = schedule.next_ms.load(Ordering::Acquire);
-        let wait_ms = u64::try_from(next_ms.saturating_sub(now_ms())).unwrap_or(0);
-        if wait_ms > 0 {
+        if let Some(nap) = nap(next_ms, now_ms()) {
             tokio::select! {
                 Some(()) = acting.next() => {}
                 () = sooner => {}
-                () = tokio::time::sleep(Duration::from_millis(wait_ms)), if next_ms != NEVER_MS => {}
+                () = tokio::time::sleep(nap) => {}
             }
             continue;
         }
@@ -125,6 +126,12 @@ pub(super) async fn watch(shared: Arc<Shared>) {
             };
         }
     }
+}
+
+/// How long nothing is to be done that is due at `next_ms`; `None` if it is due.
+fn nap(next_ms: i64, now_ms: i64) -> Option<Duration> {
+    let wait_ms = u64::try_from(next_ms.saturating_sub(now_ms)).unwrap_or(0);
+    (wait_ms > 0).then(|| Duration::from_millis(wait_ms).min(NAP_MAX))
 }
 
 /// A walk through the store's list, up to what is not due yet.
@@ -212,6 +219,13 @@ mod tests {
         schedule.note(50);
         schedule.note(70);
         assert_eq!((schedule.begin(), schedule.begin()), (50, NEVER_MS));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_is_noticed_soon() {
+        assert_eq!((nap(50, 50), nap(i64::MIN, 50)), (None, None));
+        assert_eq!(nap(60, 50), Some(Duration::from_millis(10)));
+        assert_eq!((nap(3_600_000, 50), nap(NEVER_MS, 50)), (Some(NAP_MAX), Some(NAP_MAX)));
     }
 
     #[test]
