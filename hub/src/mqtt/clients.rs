@@ -263,15 +263,20 @@ async fn names(shared: &Shared, query: &ClientQuery) -> Result<Vec<String>, Stor
     if *online == Some(true) {
         return Ok(names.into_iter().collect());
     }
-    let (mut after, mut offline) = (after.clone(), 0);
-    while offline < *limit {
+    if online.is_none() {
+        // Whoever has a connection by now, or has none any more, was in one of both all the same.
+        let keys = shared.store.document_keys(Collection::Sessions, prefix, after.as_deref(), *limit).await?;
+        names.extend(keys);
+        return Ok(names.into_iter().take(*limit).collect());
+    }
+    let mut after = after.clone();
+    while names.len() < *limit {
         let store = &shared.store;
         let keys = store.document_keys(Collection::Sessions, prefix, after.as_deref(), *limit).await?;
         after = keys.last().cloned();
         let is_last = keys.len() < *limit;
         for client in keys {
             if !matches!(shared.registry.holder(&client), Holder::Connection(_)) {
-                offline += 1;
                 names.insert(client);
             }
         }

@@ -479,3 +479,23 @@ async fn clients_are_listed_page_by_page_wherever_their_sessions_are() {
     drop(online);
     hub.stop().await;
 }
+
+#[tokio::test]
+async fn a_client_that_comes_while_it_is_listed_is_on_the_page() {
+    let hub = Hub::start().await;
+    let registry = &hub.broker.shared.registry;
+    drop(Client::connect(&hub, lasting("c", 100)).await);
+    hub.until_offline("c").await;
+    let (query, client) = (ClientQuery { limit: 5, ..ClientQuery::default() }, "c".into());
+    // It comes when those with a connection have been looked at, and reads no mail.
+    let comes = async {
+        let mail = Arc::new(Mail::of(None, true));
+        mail.close();
+        registry.online(&client, mail);
+    };
+    let (page, ()) = tokio::join!(hub.broker.clients(&query), comes);
+    let listed: Vec<_> = page.unwrap().clients.into_iter().map(|info| info.client).collect();
+    assert_eq!(listed, ["c"]);
+    registry.offline(&client);
+    hub.stop().await;
+}
