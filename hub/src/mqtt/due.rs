@@ -13,10 +13,10 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use tidemill_store::{Collection, StoreError};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{MutexGuard, Notify, Semaphore, SemaphorePermit};
 
 use super::guard::alone;
-use super::registry::Holder;
+use super::registry::{Holder, Registry};
 use super::sessions::{self, Loaded};
 use super::shared::{Shared, now_ms};
 use super::told::seldom;
@@ -162,11 +162,26 @@ impl List {
 
 /// Does what was due for a client, when nobody else is at its session.
 async fn act(shared: &Shared, room: &Semaphore, client: ByteString, due_ms: i64) {
-    let _gate = shared.registry.gate(&client).await;
-    // There is room in the end: who has it waits for nobody's gate.
-    let Ok(_room) = room.acquire().await else { return };
+    let Some(_turn) = turn(&shared.registry, room, &client).await else { return };
     // Nothing that is tried again and again if it fails.
     alone(&client, "its will and its expiry", Box::pin(act_for(shared, &client, due_ms))).await;
+}
+
+/// Waits for a place and the client's gate. Who has no place has no gate either: the others that wait keep nobody from connecting.
+async fn turn<'a>(
+    registry: &'a Registry,
+    room: &'a Semaphore,
+    client: &str,
+) -> Option<(MutexGuard<'a, ()>, SemaphorePermit<'a>)> {
+    loop {
+        let place = room.acquire().await.ok()?;
+        if let Some(gate) = registry.try_gate(client) {
+            return Some((gate, place));
+        }
+        // Nor has a place who waits for a gate.
+        drop(place);
+        drop(registry.gate(client).await);
+    }
 }
 
 async fn act_for(shared: &Shared, client: &ByteString, due_ms: i64) {
@@ -210,7 +225,25 @@ async fn act_for(shared: &Shared, client: &ByteString, due_ms: i64) {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
+
+    #[test]
+    fn who_waits_for_a_place_has_no_gate_and_who_waits_for_a_gate_no_place() {
+        let (registry, room) = (Registry::new(), Semaphore::new(1));
+        let mut waits = Box::pin(turn(&registry, &room, "c"));
+        let gate = registry.try_gate("c").unwrap();
+        assert!(waits.as_mut().now_or_never().is_none() && room.available_permits() == 1);
+        // The gate is free, and somebody else has the place.
+        let place = room.try_acquire().unwrap();
+        drop(gate);
+        assert!(waits.as_mut().now_or_never().is_none());
+        assert!(registry.try_gate("c").is_some());
+        drop(place);
+        let turn = waits.now_or_never().flatten();
+        assert!(turn.is_some() && registry.try_gate("c").is_none() && room.available_permits() == 0);
+    }
 
     #[test]
     fn what_is_noted_is_looked_at_once() {
