@@ -24,7 +24,11 @@ const AT_ONCE: usize = 256;
 
 /// Wills that wait for room on the disk.
 #[derive(Default)]
-pub(super) struct Waiting(Mutex<Inner>);
+pub(super) struct Waiting {
+    inner: Mutex<Inner>,
+    /// Held by whoever stores them: the first of them must still be the first when they are stored.
+    storing: tokio::sync::Mutex<()>,
+}
 
 #[derive(Default)]
 struct Inner {
@@ -42,7 +46,7 @@ fn bytes_of(will: &NewRecord) -> usize {
 impl Waiting {
     /// One has to wait; the answer is what it is.
     fn put(&self, will: NewRecord) -> Put {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         let bytes = inner.bytes + bytes_of(&will);
         if bytes > BYTES_MAX {
             inner.lost += 1;
@@ -55,12 +59,12 @@ impl Waiting {
 
     /// The next ones.
     fn next(&self) -> Vec<NewRecord> {
-        self.0.lock().wills.iter().take(AT_ONCE).cloned().collect()
+        self.inner.lock().wills.iter().take(AT_ONCE).cloned().collect()
     }
 
     /// These need not wait any more. When none does, how many were stored and how many lost.
     fn done(&self, count: usize, stored: bool) -> Option<(usize, usize)> {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         let gone: usize = inner.wills.drain(..count).map(|will| bytes_of(&will)).sum();
         inner.bytes -= gone;
         *(if stored { &mut inner.stored } else { &mut inner.lost }) += count;
@@ -69,7 +73,7 @@ impl Waiting {
 
     /// How many wait.
     pub(super) fn len(&self) -> usize {
-        self.0.lock().wills.len()
+        self.inner.lock().wills.len()
     }
 }
 
@@ -126,6 +130,7 @@ pub(super) async fn watch(shared: Arc<Shared>) {
 
 /// Tries to store those that wait now.
 pub(super) async fn store_waiting(shared: &Shared) {
+    let _storing = shared.wills.storing.lock().await;
     loop {
         let wills = shared.wills.next();
         let count = wills.len();
@@ -167,7 +172,7 @@ mod tests {
         assert_eq!((waiting.len(), waiting.next().len()), (2, 2));
         assert_eq!(waiting.done(1, true), None);
         assert_eq!(waiting.done(1, false), Some((1, 3)));
-        assert_eq!(waiting.0.lock().bytes, 0);
+        assert_eq!(waiting.inner.lock().bytes, 0);
         assert_eq!(waiting.put(will(BYTES_MAX / 2)), Put::First);
     }
 }

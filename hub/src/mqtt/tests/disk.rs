@@ -166,6 +166,25 @@ async fn wills_wait_until_the_disk_has_room() {
     hub.stop().await;
 }
 
+/// The broker stops while they are being stored.
+#[tokio::test]
+async fn a_will_that_waits_is_stored_once() {
+    let hub = Hub::start().await;
+    let mut watcher = Client::connect(&hub, clean("watcher")).await;
+    watcher.subscribe("#", Qos::AtMostOnce, 1).await;
+    let fault = fail_appends(hub.dir.path(), 1);
+    drop(Client::connect(&hub, with_will(clean("c"), 0)).await);
+    hub.until("its session ends", |stats| stats.sessions == 1).await;
+    assert!(fault.has_struck());
+    let shared = &hub.broker.shared;
+    tokio::join!(wills::store_waiting(shared), wills::store_waiting(shared));
+    watcher.publish("next").await;
+    for topic in ["will", "next"] {
+        assert_eq!(watcher.message().await.topic, topic);
+    }
+    hub.stop().await;
+}
+
 /// What could not be written by then is, when the broker stops.
 #[tokio::test]
 async fn what_waits_is_written_as_the_broker_stops() {
