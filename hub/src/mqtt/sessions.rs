@@ -29,6 +29,14 @@ pub(super) enum SessionError {
     Document { client: ByteString, error: DocumentError },
 }
 
+impl SessionError {
+    /// Whether it is no matter of this session: the store takes nothing from anybody.
+    pub(super) fn is_for_all(&self) -> bool {
+        let SessionError::Store { error, .. } = self else { return false };
+        matches!(error, StoreError::Full { .. } | StoreError::Poisoned { .. } | StoreError::Closed)
+    }
+}
+
 /// The cursor of a client in a queue.
 pub(super) fn cursor_key(client: &str, queue: QueueId) -> CursorKey {
     CursorKey { owner: format!("session/{client}"), queue }

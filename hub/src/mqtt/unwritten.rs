@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use tidemill_store::{Collection, QueueId, StoreError};
 use tracing::{debug, info, warn};
 
+use super::guard::alone;
 use super::session::{Session, Stored};
 use super::sessions::{self, Loaded, SessionError};
 use super::shared::{Shared, now_ms};
@@ -179,23 +180,37 @@ pub(super) async fn watch(shared: Arc<Shared>) {
 
 /// Tries to write what is here now.
 pub(super) async fn write_all(shared: &Shared) {
-    let mut clients = shared.unwritten.clients().into_iter();
-    let mut failed = None;
-    if let Some(first) = clients.next() {
-        failed = write(shared, first).await.err();
-    }
-    // As long as one cannot be written, the others need not be tried.
-    if failed.is_none() {
-        let mut writing = stream::iter(clients).map(|client| write(shared, client)).buffer_unordered(AT_ONCE);
-        while let Some(written) = writing.next().await {
-            failed = failed.or(written.err());
-        }
-    }
-    if let Some(error) = failed {
+    if let Some(error) = try_all(shared).await {
         debug!(sessions = shared.unwritten.len(), %error, "sessions still cannot be written");
     } else if shared.unwritten.is_over() {
         info!("the sessions that could not be written are written now");
     }
+}
+
+/// The same; why one could not be written.
+async fn try_all(shared: &Shared) -> Option<SessionError> {
+    let mut clients = shared.unwritten.clients().into_iter();
+    let mut failed = None;
+    // One by one until one is written: as long as the store takes nothing from anybody, the others need not be tried.
+    for client in clients.by_ref() {
+        match write_alone(shared, client).await {
+            Some(Ok(())) => break,
+            Some(Err(error)) if error.is_for_all() => return Some(error),
+            Some(Err(error)) => failed = Some(error),
+            None => {}
+        }
+    }
+    let mut writing =
+        stream::iter(clients).map(|client| write_alone(shared, client)).buffer_unordered(AT_ONCE);
+    while let Some(written) = writing.next().await {
+        failed = failed.or(written.and_then(Result::err));
+    }
+    failed
+}
+
+/// Tries one; `None` if that fails with a panic, which is nobody else's matter.
+async fn write_alone(shared: &Shared, client: ByteString) -> Option<Result<(), SessionError>> {
+    alone(&client, "its session, tried again", write(shared, client.clone())).await
 }
 
 /// Tries one, if nobody else is at it.

@@ -86,6 +86,26 @@ async fn a_session_that_cannot_be_written_waits() {
 }
 
 #[tokio::test]
+async fn a_session_that_cannot_be_read_holds_no_other_up() {
+    let hub = Hub::start().await;
+    drop(Client::connect(&hub, lasting("c", 100)).await);
+    hub.until_offline("c").await;
+    let shared = &hub.broker.shared;
+    let broken: Vec<_> =
+        (0..20).map(|number| bytestring::ByteString::from(format!("broken-{number}"))).collect();
+    for client in &broken {
+        let document = bytes::Bytes::from_static(b"no session");
+        shared.store.put_document(Collection::Sessions, client, document, Due::default()).await.unwrap();
+        unwritten::put_since(shared, client, 1);
+    }
+    unwritten::put_since(shared, &"c".into(), 1);
+    unwritten::write_all(shared).await;
+    assert_eq!(shared.unwritten.len(), broken.len());
+    assert!(shared.unwritten.of("c").is_none(), "it was not tried");
+    hub.stop().await;
+}
+
+#[tokio::test]
 async fn a_session_that_cannot_be_deleted_ends_all_the_same() {
     let hub = Hub::start().await;
     let mut client = Client::connect(&hub, lasting("c", 100)).await;

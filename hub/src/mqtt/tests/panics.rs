@@ -110,6 +110,24 @@ async fn a_connection_that_fails_as_it_begins_ends_alone() {
     hub.stop().await;
 }
 
+/// Of those that wait to be written again.
+#[tokio::test]
+async fn a_session_that_fails_as_it_is_written_again_holds_no_other_up() {
+    let hub = Hub::start().await;
+    let shared = &hub.broker.shared;
+    for client in ["first", "second"] {
+        drop(Client::connect(&hub, lasting(client, 100)).await);
+        hub.until_offline(client).await;
+        unwritten::put_since(shared, &client.into(), 1);
+    }
+    let fault = panic_in(hub.dir.path(), Call::PutDocument, 1);
+    unwritten::write_all(shared).await;
+    assert!(fault.has_struck() && shared.unwritten.len() <= 1);
+    unwritten::write_all(shared).await;
+    assert_eq!(shared.unwritten.len(), 0);
+    hub.stop().await;
+}
+
 #[tokio::test]
 async fn a_will_that_fails_holds_no_other_up() {
     let hub = Hub::start().await;
