@@ -239,8 +239,14 @@ pub(super) async fn look_at(shared: &Shared, client: &ByteString) -> Option<Load
 /// A connection is gone, and may not have said what becomes of the session that it has. Takes the gate.
 pub(super) async fn abandoned(shared: &Shared, client: &ByteString) {
     let _gate = shared.registry.gate(client).await;
-    // Whoever came in the meantime has found out by itself, and reads its mail.
-    if matches!(shared.registry.holder(client), Holder::Connection(mail) if mail.is_closed()) {
+    let is_nobody_s = match shared.registry.holder(client) {
+        // Whoever came in the meantime has found out by itself, and reads its mail.
+        Holder::Connection(mail) => mail.is_closed(),
+        // It may have been written for a connection that did not get as far as to have it.
+        Holder::Document => true,
+        Holder::Nobody => false,
+    };
+    if is_nobody_s {
         leave(shared, client).await;
     }
 }

@@ -25,6 +25,7 @@ use super::codec::{
 };
 use super::registry::{Holder, Mail};
 use super::session::{Session, Stored};
+use super::sessions::Loaded;
 use super::*;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -320,6 +321,25 @@ async fn a_session_whose_connection_failed_as_it_ended_ends_by_itself() {
     sessions::abandoned(shared, &client).await;
     assert!(matches!(shared.registry.holder("c"), Holder::Connection(_)));
     mail.close();
+    sessions::abandoned(shared, &client).await;
+    hub.until("it expires", |stats| stats.persistent_sessions == 0).await;
+    hub.stop().await;
+}
+
+/// Its document says that there is a connection, and none has it.
+#[tokio::test]
+async fn a_session_whose_connection_failed_as_it_began_ends_by_itself() {
+    let hub = Hub::start().await;
+    let shared = &hub.broker.shared;
+    drop(Client::connect(&hub, lasting("c", 2)).await);
+    hub.until_offline("c").await;
+    let client = "c".into();
+    let gate = shared.registry.gate("c").await;
+    let Loaded { mut session, listed_ms } = sessions::load(shared, &client).await.unwrap().unwrap();
+    session.offline_since_ms = None;
+    sessions::save(shared, &mut session, None, listed_ms).await.unwrap();
+    drop(gate);
+    assert!(listed(&hub).await.is_empty());
     sessions::abandoned(shared, &client).await;
     hub.until("it expires", |stats| stats.persistent_sessions == 0).await;
     hub.stop().await;
