@@ -44,7 +44,8 @@ impl Store {
             Ok(())
         })
         .await?;
-        answer.await.unwrap_or(Err(StoreError::Closed))
+        // Nobody answers if the one whose turn it was failed with a panic.
+        answer.await.unwrap_or(Err(StoreError::Panicked))
     }
 
     /// Reads a document.

@@ -39,6 +39,12 @@ pub fn hold_documents(dir: &Path) -> Fault {
     Fault(vec![hold_nth(dir, Point::MetaWrite, 1)])
 }
 
+/// Makes the next document panic, in the thread of the store that writes it.
+#[must_use]
+pub fn panic_in_document(dir: &Path) -> Fault {
+    Fault(vec![panic_nth(dir, Point::MetaWrite, 1)])
+}
+
 /// Makes the `n`-th of these calls from now on (the first is 1) panic, in the task that makes it.
 #[must_use]
 pub fn panic_in(dir: &Path, call: Call, n: usize) -> Fault {

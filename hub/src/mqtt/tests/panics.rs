@@ -1,6 +1,8 @@
 //! Connections that fail with a panic: only they end, and what their end owes to others is done.
 
-use tidemill_store::faults::{Call, panic_in};
+use futures_util::future::join_all;
+use tidemill_store::StoreError;
+use tidemill_store::faults::{Call, panic_in, panic_in_document};
 
 use super::*;
 
@@ -125,6 +127,21 @@ async fn a_session_that_fails_as_it_is_written_again_holds_no_other_up() {
     assert!(fault.has_struck() && shared.unwritten.len() <= 1);
     unwritten::write_all(shared).await;
     assert_eq!(shared.unwritten.len(), 0);
+    hub.stop().await;
+}
+
+/// Those that wait are written together; nobody takes it for the end of the store.
+#[tokio::test]
+async fn whose_document_was_among_those_that_failed_is_told_so() {
+    let hub = Hub::start().await;
+    let store = &hub.broker.shared.store;
+    let fault = panic_in_document(hub.dir.path());
+    let keys: Vec<_> = (0..200).map(|number| format!("test/{number}")).collect();
+    let put = |key| store.put_document(Collection::Broker, key, Default::default(), Due::default());
+    let failed: Vec<_> =
+        join_all(keys.iter().map(|key| put(key))).await.into_iter().filter_map(Result::err).collect();
+    assert!(fault.has_struck());
+    assert!(failed.iter().all(|error| matches!(error, StoreError::Panicked)), "{failed:?}");
     hub.stop().await;
 }
 
