@@ -229,7 +229,8 @@ impl Connection {
         for (key, subscription) in self.session.subscriptions.iter() {
             if let Some(group) = self.delivery.group(key) {
                 let unfinished = given_back.iter().filter(|(of, _)| *of == key);
-                group.leave(&self.mail, unfinished.map(|(_, offset)| *offset));
+                let leave = async { group.leave(&self.mail, unfinished.map(|(_, offset)| *offset)) };
+                alone(&client, "its place in a group", leave).await;
             }
             let token = Some(key.0 as u64);
             let unwatch = async { self.shared.store.unwatch(subscription.queue, &self.mail.bell, token) };
