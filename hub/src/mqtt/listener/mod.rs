@@ -177,7 +177,10 @@ pub(super) async fn accept(
             } else {
                 seldom!(warn, listener = name, %error, "cannot accept a connection");
             }
-            tokio::time::sleep(ACCEPT_AGAIN).await;
+            // Those that are accepted have the descriptors that are short: they first.
+            if waiting.is_empty() {
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+            }
         }
         // Those that wait still are next, after whoever else is on this thread.
         tokio::task::yield_now().await;
