@@ -160,8 +160,10 @@ async fn recover_session(
     if changed {
         shared.store.put_document(Collection::Sessions, &client, stored.encode(), due).await?;
     }
-    // However many there may be from now on.
-    shared.counters.keep_session(0);
+    if !stored.is_for_will {
+        // However many there may be from now on.
+        shared.counters.keep_session(0);
+    }
     shared.counters.subscribed(stored.subscriptions.len());
     Ok(())
 }

@@ -113,9 +113,7 @@ pub(super) async fn load(shared: &Shared, client: &ByteString) -> Result<Option<
     if let Some(Change::Since(since_ms)) = unwritten {
         stored.offline_since_ms.get_or_insert(since_ms);
     }
-    // The place of a shared subscription is its group's.
-    let own = stored.subscriptions.iter().filter(|subscription| !subscription.is_shared());
-    let keys = own.map(|own| (cursor_key(client, own.queue), Start::Offset(own.next)));
+    let keys = stored.with_cursors().map(|own| (cursor_key(client, own.queue), Start::Offset(own.next)));
     let cursors = store.open_cursors(keys.collect()).await.map_err(failed)?;
     let session = stored.into_session(client.clone(), cursors).map_err(broken)?;
     Ok(Some(Loaded { session, listed_ms }))

@@ -10,6 +10,7 @@ mod disk;
 mod panics;
 
 use bytes::BytesMut;
+use bytestring::ByteString;
 use tempfile::TempDir;
 use tidemill_store::faults::{fail_documents, hold_documents};
 use tidemill_store::{Collection, Due};
@@ -24,7 +25,7 @@ use super::codec::{
     Unsubscribe, UnsubscribeProperties, Version, WillProperties,
 };
 use super::registry::{Holder, Mail};
-use super::session::{Session, Stored};
+use super::session::{Session, Stored, Will};
 use super::sessions::Loaded;
 use super::*;
 
@@ -342,6 +343,30 @@ async fn a_session_whose_connection_failed_as_it_began_ends_by_itself() {
     assert!(listed(&hub).await.is_empty());
     sessions::abandoned(shared, &client).await;
     hub.until("it expires", |stats| stats.persistent_sessions == 0).await;
+    hub.stop().await;
+}
+
+/// The same of one that is written for its will alone: it was never counted.
+#[tokio::test]
+async fn a_will_whose_connection_failed_as_it_began_comes_and_counts_as_no_session() {
+    let hub = Hub::start().await;
+    let shared = &hub.broker.shared;
+    let mut watcher = Client::connect(&hub, clean("watcher")).await;
+    watcher.subscribe("will", Qos::AtMostOnce, 1).await;
+    let client = ByteString::from("c");
+    let mut session = Session::new(client.clone(), 0);
+    session.will = with_will(clean("c"), 0).will.map(|will| Box::new(Will::copied(&will, None)));
+    let gate = shared.registry.gate("c").await;
+    sessions::save(shared, &mut session, None, None).await.unwrap();
+    shared.registry.documented("c");
+    drop(gate);
+    sessions::abandoned(shared, &client).await;
+    assert_eq!(watcher.message().await.topic, "will");
+    hub.until("it ends", |stats| stats.sessions == 1).await;
+    let gate = shared.registry.gate("c").await;
+    assert_eq!(hub.broker.stats().persistent_sessions, 0);
+    assert_eq!(shared.store.document(Collection::Sessions, "c").await.unwrap(), None);
+    drop(gate);
     hub.stop().await;
 }
 

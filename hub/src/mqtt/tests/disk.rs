@@ -91,8 +91,7 @@ async fn a_session_that_cannot_be_read_holds_no_other_up() {
     drop(Client::connect(&hub, lasting("c", 100)).await);
     hub.until_offline("c").await;
     let shared = &hub.broker.shared;
-    let broken: Vec<_> =
-        (0..20).map(|number| bytestring::ByteString::from(format!("broken-{number}"))).collect();
+    let broken: Vec<_> = (0..20).map(|number| ByteString::from(format!("broken-{number}"))).collect();
     for client in &broken {
         let document = bytes::Bytes::from_static(b"no session");
         shared.store.put_document(Collection::Sessions, client, document, Due::default()).await.unwrap();

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! u8   version of this layout: 3
-//! u8   flags: bit 0 there is a will, bit 1 the session is offline, bit 2 it belongs to a user
+//! u8   flags: bit 0 there is a will, bit 1 the session is offline, bit 2 it belongs to a user, bit 3 only its will is to
+//!      outlive the broker
 //! u32  session expiry interval, seconds
 //! [u64 offline since, milliseconds since the Unix epoch]
 //! [u16 + bytes name of the user it belongs to]
@@ -46,6 +47,8 @@ const HAS_WILL: u8 = 1 << 0;
 const IS_OFFLINE: u8 = 1 << 1;
 /// Not in version 1.
 const HAS_OWNER: u8 = 1 << 2;
+/// Not before version 3.
+const IS_FOR_WILL: u8 = 1 << 3;
 /// In version 1: the message came from a queue.
 const FROM_QUEUE: u8 = 1 << 6;
 const RETAIN: u8 = 1 << 7;
@@ -59,6 +62,7 @@ impl Stored {
         flags |= if self.will.is_some() { HAS_WILL } else { 0 };
         flags |= if self.offline_since_ms.is_some() { IS_OFFLINE } else { 0 };
         flags |= if self.owner.is_some() { HAS_OWNER } else { 0 };
+        flags |= if self.is_for_will { IS_FOR_WILL } else { 0 };
         out.put_u8(flags);
         out.put_u32(self.expiry_s);
         if let Some(since_ms) = self.offline_since_ms {
@@ -94,8 +98,12 @@ impl Stored {
             return Err(DocumentError::Version(version));
         }
         let flags = cut.u8()?;
-        let owner = if version == 1 { 0 } else { HAS_OWNER };
-        if flags & !(HAS_WILL | IS_OFFLINE | owner) != 0 {
+        let known = match version {
+            1 => HAS_WILL | IS_OFFLINE,
+            2 => HAS_WILL | IS_OFFLINE | HAS_OWNER,
+            _ => HAS_WILL | IS_OFFLINE | HAS_OWNER | IS_FOR_WILL,
+        };
+        if flags & !known != 0 {
             return Err(DocumentError::Damaged("unknown flags"));
         }
         let expiry_s = cut.u32()?;
@@ -118,6 +126,7 @@ impl Stored {
             unreleased,
             accounts_to,
             in_flight,
+            is_for_will: flags & IS_FOR_WILL != 0,
             listed_ms: None,
         };
         stored.listed_ms = stored.due_ms().filter(|_| version > 2);

@@ -44,6 +44,8 @@ pub(crate) struct Stored {
     unreleased: Vec<PacketId>,
     accounts_to: u64,
     in_flight: Vec<StoredInFlight>,
+    /// [`Kept::Will`]: it has no cursors, and does not count as a persistent session.
+    pub(crate) is_for_will: bool,
     /// What the store lists the document under that this was read from.
     pub(crate) listed_ms: Option<i64>,
 }
@@ -114,6 +116,7 @@ impl Stored {
             unreleased: session.inbound.unreleased().collect(),
             accounts_to: session.inbound.accounts_to(),
             in_flight: session.window.in_order().into_iter().map(stored_in_flight).collect(),
+            is_for_will: session.kept != Kept::Whole && !session.is_persistent(),
             listed_ms: None,
         }
     }
@@ -158,7 +161,12 @@ impl Stored {
         places.filter_map(|(index, offset)| Some((self.subscriptions.get(*index as usize)?, *offset)))
     }
 
-    /// The session again, given the cursors of those of its subscriptions that are not shared.
+    /// Subscriptions with a cursor of their own. The place of a shared one is its group's.
+    pub(crate) fn with_cursors(&self) -> impl Iterator<Item = &StoredSubscription> {
+        self.subscriptions.iter().filter(|subscription| !self.is_for_will && !subscription.is_shared())
+    }
+
+    /// The session again, given the cursors of [`Stored::with_cursors`].
     pub(crate) fn into_session(
         self,
         client: ByteString,
@@ -169,7 +177,7 @@ impl Stored {
         session.offline_since_ms = self.offline_since_ms;
         session.owner = self.owner;
         session.will = self.will;
-        session.kept = Kept::Whole;
+        session.kept = if self.is_for_will { Kept::Will } else { Kept::Whole };
         // Offsets in flight, by subscription.
         let mut sent_from: HashMap<u32, Vec<u64>> = HashMap::new();
         for (index, offset) in self.in_flight.iter().flat_map(|sent| &sent.from) {

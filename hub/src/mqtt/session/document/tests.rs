@@ -66,12 +66,12 @@ proptest! {
         (expiry_s, offline_since_ms, owner) in (any::<u32>(), option::of(any::<i64>()), option::of("[a-z]{0,5}")),
         will in option::of(will()),
         subscriptions in vec(subscription(), 0..5),
-        (unreleased, accounts_to) in (vec(any::<PacketId>(), 0..5), any::<u64>()),
+        (unreleased, accounts_to, is_for_will) in (vec(any::<PacketId>(), 0..5), any::<u64>(), any::<bool>()),
         in_flight in vec(in_flight(), 0..5),
         cut in any::<usize>(),
     ) {
         let owner = owner.map(Arc::from);
-        let stored = Stored { expiry_s, offline_since_ms, owner, will: will.map(Box::new), subscriptions, unreleased, accounts_to, in_flight, listed_ms: None };
+        let stored = Stored { expiry_s, offline_since_ms, owner, will: will.map(Box::new), subscriptions, unreleased, accounts_to, in_flight, is_for_will, listed_ms: None };
             let stored = Stored { listed_ms: stored.due_ms(), ..stored };
         let bytes = stored.encode();
         prop_assert_eq!(Stored::decode(bytes.clone()), Ok(stored));
@@ -234,6 +234,18 @@ fn version_3_is_read() {
     assert_eq!(stored.encode(), VERSION_3);
     let old = Bytes::from([&[2], &VERSION_3[1..]].concat());
     assert_eq!(Stored::decode(old), Ok(Stored { listed_ms: None, ..stored }));
+}
+
+#[test]
+fn a_session_that_was_to_last_is_whole_though_it_is_to_end_now() {
+    let kept = |kept, expiry_s| {
+        let session = Session { kept, ..Session::new("c".into(), expiry_s) };
+        let stored = Stored::decode(Stored::of(&session).encode()).unwrap();
+        stored.into_session("c".into(), Vec::new()).unwrap().kept
+    };
+    // As it is written first, before it is known to be written, and later.
+    assert_eq!([kept(Kept::Nothing, 0), kept(Kept::Will, 0)], [Kept::Will; 2]);
+    assert_eq!([kept(Kept::Nothing, 9), kept(Kept::Whole, 9), kept(Kept::Whole, 0)], [Kept::Whole; 3]);
 }
 
 #[test]
