@@ -35,7 +35,7 @@ bench-store: build ## build, and measure the store beside what this machine's di
 	@$(TIDEMILL) bench store $(BENCH_ARGS)
 
 .PHONY: bench-mqtt
-bench-mqtt: build ## build, and measure the hub beside mosquitto, if that is installed: some 8 minutes (BENCH_ARGS)
+bench-mqtt: build ## build, and measure the hub beside mosquitto, if that is installed: some 12 minutes (BENCH_ARGS)
 	@$(TIDEMILL) bench mqtt --compare $(BENCH_ARGS)
 
 .PHONY: test

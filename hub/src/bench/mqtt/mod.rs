@@ -81,7 +81,7 @@ pub(super) struct Args {
     /// Start Tidemill and mosquitto by turns, each with a core of its own, and hold one against the other
     #[arg(long, conflicts_with_all = ["host", "port", "pid", "data_dir"])]
     compare: bool,
-    /// With --compare: how often each scenario is measured; the median counts
+    /// With --compare: how often each scenario is measured, `paced-qos1` and `connect` three times as often; the median counts
     #[arg(long, value_name = "N", default_value_t = 3, requires = "compare", value_parser = clap::value_parser!(u16).range(1..=100))]
     runs: u16,
     /// With --compare: directory on the disk for the brokers' data; a temporary directory is made in it and removed in the end

@@ -32,8 +32,8 @@ const OPENING_MAX: usize = 64;
 const SPARE_DESCRIPTORS: usize = 32;
 /// How long nothing may happen before what is missing counts as not coming.
 pub(super) const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
-/// The same for connections: a SYN that a full queue refused comes again after 1, 3, 7, 15 and 31 seconds.
-const OPENING_PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 20 });
+/// The same for connections: a SYN that a full queue refused comes again after 1, 3, 7, 15, 31 and 63 seconds.
+const OPENING_PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 40 });
 /// How long a turn waits that has nothing else to do; a wish to stop is seen after this.
 pub(super) const TURN: Duration = Duration::from_millis(50);
 
