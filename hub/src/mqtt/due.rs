@@ -113,7 +113,7 @@ pub(super) async fn watch(shared: Arc<Shared>) {
                 }
                 acting.push(act(&shared, &room, client, due_ms));
             }
-            page = match list.page(&shared).await {
+            page = match beside(&mut acting, list.page(&shared)).await {
                 Ok(page) if page.is_empty() => break,
                 Ok(page) => page,
                 Err(StoreError::Closed) => return,
@@ -124,6 +124,20 @@ pub(super) async fn watch(shared: Arc<Shared>) {
                     break;
                 }
             };
+        }
+    }
+}
+
+/// Waits for something while all goes on that is being done.
+async fn beside<T>(
+    acting: &mut FuturesUnordered<impl Future<Output = ()>>,
+    awaited: impl Future<Output = T>,
+) -> T {
+    let mut awaited = std::pin::pin!(awaited);
+    loop {
+        tokio::select! {
+            done = &mut awaited => return done,
+            Some(()) = acting.next() => {}
         }
     }
 }
@@ -259,6 +273,15 @@ mod tests {
         assert_eq!((nap(50, 50), nap(i64::MIN, 50)), (None, None));
         assert_eq!(nap(60, 50), Some(Duration::from_millis(10)));
         assert_eq!((nap(3_600_000, 50), nap(NEVER_MS, 50)), (Some(NAP_MAX), Some(NAP_MAX)));
+    }
+
+    #[test]
+    fn what_is_being_done_goes_on_while_the_list_is_read() {
+        let (says, hears) = tokio::sync::oneshot::channel();
+        let mut acting = FuturesUnordered::new();
+        acting.push(async { says.send(1).unwrap() });
+        assert_eq!(beside(&mut acting, hears).now_or_never(), Some(Ok(1)));
+        assert_eq!(beside(&mut acting, std::future::ready(2)).now_or_never(), Some(2));
     }
 
     #[test]
