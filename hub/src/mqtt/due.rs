@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytestring::ByteString;
+use foldhash::HashMap;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
@@ -43,7 +44,7 @@ pub(super) struct Schedule {
     /// Rung when something is due sooner than that.
     sooner: Notify,
     /// What is due for sessions that could not be written, so that the store does not list it.
-    unlisted: Mutex<BTreeSet<(i64, ByteString)>>,
+    unlisted: Mutex<Unlisted>,
 }
 
 impl Default for Schedule {
@@ -64,8 +65,16 @@ impl Schedule {
 
     /// Something is due for a session that could not be written.
     pub(super) fn note_unlisted(&self, due_ms: i64, client: ByteString) {
-        self.unlisted.lock().insert((due_ms, client));
+        self.unlisted.lock().put(due_ms, client);
         self.note(due_ms);
+    }
+
+    /// A session that could not be written is written, with what is due for it, if anything is.
+    pub(super) fn listed(&self, due_ms: Option<i64>, client: &ByteString) {
+        self.unlisted.lock().remove(client);
+        if let Some(due_ms) = due_ms {
+            self.note(due_ms);
+        }
     }
 
     /// From when on the list is to be looked at. What is noted from here on is looked at after that.
@@ -76,11 +85,43 @@ impl Schedule {
     /// Takes what is due by `now_ms` and not listed, and notes when the next will be.
     fn take_unlisted(&self, now_ms: i64) -> Vec<(i64, ByteString)> {
         let mut unlisted = self.unlisted.lock();
-        let later = unlisted.split_off(&(now_ms.saturating_add(1), ByteString::new()));
-        if let Some((due_ms, _)) = later.first() {
+        let due = unlisted.take(now_ms);
+        if let Some((due_ms, _)) = unlisted.in_order.first() {
             self.note(*due_ms);
         }
-        std::mem::replace(&mut *unlisted, later).into_iter().collect()
+        due
+    }
+}
+
+/// When something is due for clients, once for each.
+#[derive(Default)]
+struct Unlisted {
+    in_order: BTreeSet<(i64, ByteString)>,
+    by_client: HashMap<ByteString, i64>,
+}
+
+impl Unlisted {
+    /// In the place of what was there for the client.
+    fn put(&mut self, due_ms: i64, client: ByteString) {
+        self.remove(&client);
+        self.by_client.insert(client.clone(), due_ms);
+        self.in_order.insert((due_ms, client));
+    }
+
+    fn remove(&mut self, client: &ByteString) {
+        if let Some(due_ms) = self.by_client.remove(client) {
+            self.in_order.remove(&(due_ms, client.clone()));
+        }
+    }
+
+    /// What is due by `now_ms`.
+    fn take(&mut self, now_ms: i64) -> Vec<(i64, ByteString)> {
+        let later = self.in_order.split_off(&(now_ms.saturating_add(1), ByteString::new()));
+        let due = std::mem::replace(&mut self.in_order, later);
+        for (_, client) in &due {
+            self.by_client.remove(client);
+        }
+        due.into_iter().collect()
     }
 }
 
@@ -238,6 +279,16 @@ async fn act_for(shared: &Shared, client: &ByteString, due_ms: i64) {
 }
 
 #[cfg(test)]
+impl Schedule {
+    /// How many there are that are not listed.
+    pub(super) fn unlisted_len(&self) -> usize {
+        let unlisted = self.unlisted.lock();
+        assert_eq!(unlisted.in_order.len(), unlisted.by_client.len());
+        unlisted.in_order.len()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
 
@@ -299,5 +350,12 @@ mod tests {
         assert_eq!(schedule.begin(), 30);
         assert_eq!(schedule.take_unlisted(i64::MAX - 1).len(), 1);
         assert_eq!(schedule.begin(), NEVER_MS);
+        // Once for each client, until it is listed.
+        for due_ms in [40, 50] {
+            schedule.note_unlisted(due_ms, "a".into());
+        }
+        assert_eq!((schedule.unlisted_len(), schedule.begin()), (1, 40));
+        schedule.listed(Some(60), &"a".into());
+        assert_eq!((schedule.unlisted_len(), schedule.begin()), (0, 60));
     }
 }

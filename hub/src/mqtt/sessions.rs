@@ -133,9 +133,12 @@ pub(super) async fn save(
     let due = Due { was: listed_ms, is: stored.due_ms() };
     shared.store.put_document(Collection::Sessions, &session.client, stored.encode(), due).await?;
     session.take_changed();
-    // One that has ended before it, and could not be deleted.
-    if let Some(Change::Delete(cursors)) = shared.unwritten.take(&session.client) {
-        unwritten::delete_cursors(shared, &session.client, &cursors).await;
+    if let Some(change) = shared.unwritten.take(&session.client) {
+        shared.due.listed(due.is, &session.client);
+        // One that has ended before it, and could not be deleted.
+        if let Change::Delete(cursors) = change {
+            unwritten::delete_cursors(shared, &session.client, &cursors).await;
+        }
     }
     shared.accounts.settle(&session.client, rest);
     Ok(())
@@ -168,7 +171,11 @@ pub(super) async fn end(shared: &Shared, session: &Session, listed_ms: Option<i6
     if session.kept != Kept::Nothing {
         shared.registry.undocumented(client);
         match shared.store.delete_document(Collection::Sessions, client, listed_ms).await {
-            Ok(()) => drop(shared.unwritten.take(client)),
+            Ok(()) => {
+                if shared.unwritten.take(client).is_some() {
+                    shared.due.listed(None, client);
+                }
+            }
             Err(error) => {
                 let own = session.subscriptions.values().filter(|own| durable && !own.is_shared());
                 unwritten::put_end(shared, client, own.map(|own| own.queue).collect(), &error);
@@ -210,8 +217,9 @@ pub(super) async fn look_at(shared: &Shared, client: &ByteString) -> Option<Load
     match load(shared, client).await {
         Ok(Some(mut loaded)) => {
             if loaded.session.offline_since_ms.is_none() {
-                loaded.session.offline_since_ms = Some(now_ms());
-                unwritten::put_since(shared, client, now_ms());
+                let since_ms = now_ms();
+                loaded.session.offline_since_ms = Some(since_ms);
+                unwritten::put_since(shared, client, since_ms);
             }
             Some(loaded)
         }

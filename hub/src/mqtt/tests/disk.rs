@@ -80,8 +80,14 @@ async fn a_session_that_cannot_be_written_waits() {
     drop(client);
     hub.until_offline("c").await;
     assert!(fault.has_struck());
+    assert_eq!((listed(&hub).await.len(), hub.broker.shared.due.unlisted_len()), (0, 1));
     hub.until_written().await;
     assert_ne!(hub.document("c").await.unwrap(), before);
+    // Once it is listed, nothing is kept of it in memory.
+    assert_eq!(listed(&hub).await, ["c"]);
+    let gate = hub.broker.shared.registry.gate("c").await;
+    assert_eq!(hub.broker.shared.due.unlisted_len(), 0);
+    drop(gate);
     hub.stop().await;
 }
 
