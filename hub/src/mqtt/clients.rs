@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
@@ -228,7 +229,10 @@ impl Broker {
                         drop(self.shared.registry.gate(client).await);
                     }
                     Holder::Document => {
-                        let ending = end_offline(&self.shared, client.into(), end_session).await;
+                        // Begun, it goes on whether or not anybody waits for it: half of it would be there for ever.
+                        let ending = end_offline(Arc::clone(&self.shared), client.into(), end_session);
+                        let ending =
+                            tokio::spawn(ending).await.unwrap_or_else(|error| Err(error.to_string()));
                         match ending.map_err(|error| failed(&error))? {
                             Ending::Unknown => return Err(KickError::Unknown(client.to_owned())),
                             Ending::Left => return Err(KickError::Offline(client.to_owned())),
@@ -344,7 +348,8 @@ enum Ending {
 }
 
 /// Ends the session of a client without a connection, if it is to end.
-async fn end_offline(shared: &Shared, client: ByteString, end_session: bool) -> Result<Ending, String> {
+async fn end_offline(shared: Arc<Shared>, client: ByteString, end_session: bool) -> Result<Ending, String> {
+    let shared = &*shared;
     let _gate = shared.registry.gate(&client).await;
     match shared.registry.holder(&client) {
         Holder::Nobody => return Ok(Ending::Unknown),

@@ -411,6 +411,28 @@ async fn whoever_sends_a_client_away_while_it_goes_gets_what_was_asked_for() {
     hub.stop().await;
 }
 
+#[tokio::test]
+async fn a_session_ends_though_nobody_waits_for_it_any_more() {
+    let hub = Hub::start().await;
+    let mut client = Client::connect(&hub, lasting("c", 100)).await;
+    client.subscribe("a", Qos::AtLeastOnce, 1).await;
+    drop(client);
+    hub.until_offline("c").await;
+    let slow = hold_documents(hub.dir.path());
+    let struck = async {
+        while !slow.has_struck() {
+            tokio::time::sleep(STOP_POLL).await;
+        }
+    };
+    tokio::select! {
+        ended = hub.broker.kick("c", true) => panic!("{ended:?}"),
+        () = struck => drop(slow),
+    }
+    hub.until("all of it goes", |stats| (stats.persistent_sessions, stats.subscriptions) == (0, 0)).await;
+    assert!(listed(&hub).await.is_empty());
+    hub.stop().await;
+}
+
 /// What the store lists as due, by client.
 async fn listed(hub: &Hub) -> Vec<String> {
     let store = &hub.broker.shared.store;
