@@ -122,6 +122,17 @@ impl Mail {
         *self.letters.lock() = Letters { closed: true, ..Letters::default() };
     }
 
+    /// Gives the session to who wants it, and closes the mail in one: whoever gets the session and fails is not to find that it still
+    /// is somebody's. The session again if nobody takes it.
+    pub(super) fn hand_over(&self, reply: oneshot::Sender<Session>, session: Session) -> Option<Session> {
+        let mut letters = self.letters.lock();
+        let untaken = reply.send(session).err();
+        if untaken.is_none() {
+            *letters = Letters { closed: true, ..Letters::default() };
+        }
+        untaken
+    }
+
     /// Whether nobody reads this mail any more.
     pub(super) fn is_closed(&self) -> bool {
         self.letters.lock().closed

@@ -244,12 +244,9 @@ impl Connection {
         self.session.offline_since_ms = Some(now_ms());
         let empty = Session::new(self.session.client.clone(), 0);
         let session = std::mem::replace(&mut self.session, empty);
-        match reply.send(session) {
-            Ok(()) => {
-                self.mail.close();
-                true
-            }
-            Err(session) => {
+        match self.mail.hand_over(reply, session) {
+            None => true,
+            Some(session) => {
                 self.session = session;
                 false
             }
