@@ -100,16 +100,18 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
     })
 }
 
-/// Starts a thread that the store cannot be without: a panic of it ends the process, which then starts from what is on
-/// disk.
+/// Starts a thread that the store cannot be without; see [`vital`].
 pub(crate) fn spawn_vital(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     let thread = name.to_owned();
-    spawn(name, move || {
-        if catch_unwind(AssertUnwindSafe(body)).is_err() {
-            tracing::error!(thread, "a thread of the store panicked; the process ends");
-            std::process::abort();
-        }
-    })
+    spawn(name, move || vital(&thread, body))
+}
+
+/// Does what the store cannot do by half: a panic in it ends the process, which then starts from what is on disk.
+pub(crate) fn vital(part: &str, body: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(body)).is_err() {
+        tracing::error!(part, "a part of the store panicked; the process ends");
+        std::process::abort();
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 //! to be interrupted by it, costs more than to append one. All else waits for the thread, and the longer it takes, the larger its batches
 //! are.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::layout::Layout;
 use super::writer::{Command, Writer};
+use crate::pool::vital;
 use crate::{Appended, Result, StoreError};
 
 /// Larger appends wait for the thread: a network thread has other connections.
@@ -57,10 +57,7 @@ impl Desk {
         }
         let (reply, receipt) = oneshot::channel();
         // A record half entered into the queues is worse than a start from what is on disk.
-        if catch_unwind(AssertUnwindSafe(|| end.writer.append_at_once(layout, reply))).is_err() {
-            tracing::error!("an append panicked; the process ends");
-            std::process::abort();
-        }
+        vital("an append", || end.writer.append_at_once(layout, reply));
         end.slow_until = (began.elapsed() > SLOW).then(|| began + SLOW_FOR);
         Ok(receipt)
     }
