@@ -129,6 +129,8 @@ impl Connection {
         self.session.inbound.disconnect();
         self.shared.counters.add(&mut self.tally);
         let told = close.reason().is_some() && self.output.is_empty();
+        let patience =
+            if matches!(close, Close::Gone | Close::Lost(_)) { Duration::ZERO } else { LAST_WRITE_MAX };
         match close {
             Close::TakenOver(reply) => {
                 if !self.hand_over(reply) {
@@ -147,7 +149,9 @@ impl Connection {
             }
             _ => self.put_down().await,
         }
-        // Last, so that nobody who wants the session waits for a client that is gone.
+        // Last, so that nobody who wants the session waits for a client that is gone, and whoever finds the connection closed finds
+        // its session put down.
+        end_layers(&mut self.stream, &mut self.output, Instant::now() + patience).await;
         if told {
             linger(&mut self.stream).await;
         }
@@ -200,9 +204,6 @@ impl Connection {
         if matches!(close, Close::Gone | Close::Lost(_)) {
             // One that has only ended its own direction may still read.
             self.tally.bytes_out += self.output.write(&mut self.stream).unwrap_or(0) as u64;
-            self.stream.close();
-            // It is gone, and nobody waits for its layers' goodbyes.
-            let _ = self.stream.try_flush();
             return;
         }
         if let Some((reason, what)) = close.reason()
@@ -218,7 +219,7 @@ impl Connection {
                 self.send(&Packet::Disconnect(Disconnect { reason, properties: Default::default() }));
             }
         }
-        self.tally.bytes_out += write_last(&mut self.stream, &mut self.output).await;
+        self.tally.bytes_out += write_out(&mut self.stream, &mut self.output).await;
     }
 
     /// Takes the watches and memberships away.
@@ -311,14 +312,18 @@ pub(super) async fn write_out(stream: &mut Transport, output: &mut Output) -> u6
 }
 
 /// The same, and that it was the last.
-pub(super) async fn write_last(stream: &mut Transport, output: &mut Output) -> u64 {
+pub(super) async fn write_last(stream: &mut Transport, output: &mut Output) {
     let until = Instant::now() + LAST_WRITE_MAX;
-    let written = write_until(stream, output, until).await;
+    write_until(stream, output, until).await;
+    end_layers(stream, output, until).await;
+}
+
+/// Says goodbye in each layer's own way, if nothing is left to be written before it.
+async fn end_layers(stream: &mut Transport, output: &mut Output, until: Instant) {
     if output.is_empty() {
         stream.close();
         write_until(stream, output, until).await;
     }
-    written
 }
 
 /// Ends the connection, and waits until the client ends it as well, for a short while: closed before, with something
