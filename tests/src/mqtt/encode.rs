@@ -222,7 +222,8 @@ pub(crate) fn subscribe(level: Level, id: u16, filters: &[(&str, u8)]) -> Bytes 
 }
 
 pub(crate) const PINGREQ: [u8; 2] = [0xc0, 0];
-pub(super) const DISCONNECT: [u8; 2] = [0xe0, 0];
+/// DISCONNECT of MQTT 3.1.1, and of 5.0 with reason code 0 (3.14).
+pub const DISCONNECT: [u8; 2] = [0xe0, 0];
 
 /// A packet of a first byte and what follows the remaining length. Public for tests that build bad packets.
 #[must_use]

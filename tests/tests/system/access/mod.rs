@@ -21,6 +21,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tidemill_tests::mqtt::encode::DISCONNECT;
 use tidemill_tests::mqtt::{Client, Connect, Packet};
 use tidemill_tests::services::Tidemill;
 use tidemill_tests::services::tidemill::folder_of;
@@ -32,12 +33,17 @@ pub(super) async fn hub(configuration: &str, users: &[(&str, &str)]) -> Tidemill
     Tidemill::start_with_config_in(folder_of(users), configuration).await
 }
 
-/// The reason code with which a CONNECT is answered.
+/// The reason code with which a CONNECT is answered. Who is let in goes again, and its session is over.
 pub(super) async fn connack(hub: SocketAddr, connect: &Connect) -> io::Result<u8> {
     let (mut writer, mut reader) = Client::open(hub, connect.level).await?;
     writer.raw(&connect.encode()).await?;
-    match reader.next().await? {
-        Some(Packet::ConnAck { reason, .. }) => Ok(reason),
-        other => Err(io::Error::other(format!("{other:?}"))),
+    let reason = match reader.next().await? {
+        Some(Packet::ConnAck { reason, .. }) => reason,
+        other => return Err(io::Error::other(format!("{other:?}"))),
+    };
+    if reason == 0 {
+        writer.raw(&DISCONNECT).await?;
+        reader.until_closed().await;
     }
+    Ok(reason)
 }

@@ -85,6 +85,8 @@ async fn the_name_in_a_certificate_is_what_rules_allow() {
         assert_eq!(watch.message().await.payload, "1", "listener {listener}");
         assert_eq!(watch.message().await.payload, "3", "listener {listener}");
         watch.nothing_comes().await;
+        // The next car gets the identifier of a client that is gone.
+        client.disconnect().await;
     }
     let metrics = site.hub.metrics().await;
     let denied = |action| metrics.sum("tidemill_mqtt_access_denied_total", &[("action", action)]);
@@ -110,6 +112,7 @@ async fn a_name_that_would_reach_further_reaches_nothing() {
         assert_eq!(client.packet().await, Packet::SubAck { id: 7, reasons: vec![DENIED; 3] }, "{name}");
         client.publish(Publish::new("cars/car-7/x/y", "x", 1, 8)).await;
         assert_eq!(client.packet().await, Packet::PubAck { id: 8, reason: DENIED }, "{name}");
+        client.disconnect().await;
     }
 }
 
