@@ -222,21 +222,20 @@ async fn act(shared: &Shared, room: &Semaphore, client: ByteString, due_ms: i64)
     alone(&client, "its will and its expiry", Box::pin(act_for(shared, &client, due_ms))).await;
 }
 
-/// Waits for a place and the client's gate. Who has no place has no gate either: the others that wait keep nobody from connecting.
+/// Waits for a place and the client's gate. Who finds the gate held waits for it alone, and has the place no more: so a slow client
+/// keeps up none of the others, and they, who wait for a place without a gate, keep nobody from connecting. When the gate is there it is
+/// kept, for others may wait behind.
 async fn turn<'a>(
     registry: &'a Registry,
     room: &'a Semaphore,
     client: &str,
-) -> Option<(MutexGuard<'a, ()>, SemaphorePermit<'a>)> {
-    loop {
-        let place = room.acquire().await.ok()?;
-        if let Some(gate) = registry.try_gate(client) {
-            return Some((gate, place));
-        }
-        // Nor has a place who waits for a gate.
-        drop(place);
-        drop(registry.gate(client).await);
+) -> Option<(MutexGuard<'a, ()>, Option<SemaphorePermit<'a>>)> {
+    let place = room.acquire().await.ok()?;
+    if let Some(gate) = registry.try_gate(client) {
+        return Some((gate, Some(place)));
     }
+    drop(place);
+    Some((registry.gate(client).await, None))
 }
 
 async fn act_for(shared: &Shared, client: &ByteString, due_ms: i64) {
@@ -297,17 +296,27 @@ mod tests {
     #[test]
     fn who_waits_for_a_place_has_no_gate_and_who_waits_for_a_gate_no_place() {
         let (registry, room) = (Registry::new(), Semaphore::new(1));
-        let mut waits = Box::pin(turn(&registry, &room, "c"));
-        let gate = registry.try_gate("c").unwrap();
-        assert!(waits.as_mut().now_or_never().is_none() && room.available_permits() == 1);
-        // The gate is free, and somebody else has the place.
         let place = room.try_acquire().unwrap();
-        drop(gate);
+        let mut waits = Box::pin(turn(&registry, &room, "c"));
         assert!(waits.as_mut().now_or_never().is_none());
-        assert!(registry.try_gate("c").is_some());
+        let gate = registry.try_gate("c").unwrap();
         drop(place);
-        let turn = waits.now_or_never().flatten();
-        assert!(turn.is_some() && registry.try_gate("c").is_none() && room.available_permits() == 0);
+        assert!(waits.as_mut().now_or_never().is_none() && room.available_permits() == 1);
+        drop(gate);
+        assert!(waits.now_or_never().flatten().is_some());
+    }
+
+    #[test]
+    fn all_who_wait_for_a_gate_have_their_turn() {
+        let (registry, room) = (Registry::new(), Semaphore::new(AT_ONCE));
+        let gate = registry.try_gate("c").unwrap();
+        let mut waiting: FuturesUnordered<_> =
+            (0..5).map(|_| async { turn(&registry, &room, "c").await.is_some() }).collect();
+        assert_eq!(waiting.next().now_or_never(), None);
+        drop(gate);
+        for left in (0..5).rev() {
+            assert_eq!((waiting.next().now_or_never(), waiting.len()), (Some(Some(true)), left));
+        }
     }
 
     #[test]
