@@ -158,13 +158,14 @@ impl Cursors {
     pub(crate) fn delete(&self, meta: &Meta, key: &CursorKey) -> Result<()> {
         let _rows = self.rows.lock();
         let Some(cursor) = meta.cursor_id(key)? else { return Ok(()) };
+        // First there: one that could not be deleted keeps its place.
+        meta.delete_cursor(key, cursor)?;
         let mut moved = self.moved.lock();
         moved.places.remove(cursor);
         if moved.writing.get(cursor).is_some() {
             moved.deleted.insert(cursor);
         }
-        drop(moved);
-        meta.delete_cursor(key, cursor)
+        Ok(())
     }
 
     /// Finds cursors, or makes them at the places that `start` gives, all in one write; each with whether it was found.
@@ -329,11 +330,12 @@ impl Meta {
             return Ok(first);
         }
         let end = first + cursors.len() as u64;
-        if end > ids.reserved {
-            ids.reserved = end + RESERVE;
+        let reserved = if end > ids.reserved { end + RESERVE } else { ids.reserved };
+        if reserved > ids.reserved {
             // In the same write as the first of them: they cannot be there without it.
-            batch.put([prefix::NEXT_CURSOR], ids.reserved.to_le_bytes());
+            batch.put([prefix::NEXT_CURSOR], reserved.to_le_bytes());
         }
+        // Whatever becomes of the write: what a disk has of one that failed is not known.
         ids.next = end;
         let mut part = Vec::new();
         for (id, (key, place)) in (first..).zip(cursors) {
@@ -344,6 +346,7 @@ impl Meta {
         }
         // Under the lock: a number that is reserved is so before another one of its step is used.
         self.write(batch)?;
+        ids.reserved = reserved;
         Ok(first)
     }
 
@@ -420,6 +423,7 @@ impl Meta {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fault::{Point, fail_nth};
     use proptest::prelude::*;
 
     fn any_row() -> impl Strategy<Value = Row> {
@@ -482,5 +486,53 @@ mod tests {
             .find_or_create(&meta, &[(key, Start::Latest)], |_, _| unreachable!(), || unreachable!())
             .unwrap();
         assert_eq!((found[0].0.place, found[0].1), (place, true));
+    }
+
+    fn key(owner: &str) -> CursorKey {
+        CursorKey { owner: owner.into(), queue: QueueId(7) }
+    }
+
+    fn create(cursors: &Cursors, meta: &Meta, owner: &str) -> Result<Cursor> {
+        let start = |_: &_, _| Ok(CursorPlace::default());
+        let made = cursors.find_or_create(meta, &[(key(owner), Start::Latest)], start, || Ok(()))?;
+        Ok(made[0].0)
+    }
+
+    #[test]
+    fn no_two_cursors_have_one_number_whatever_could_not_be_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let cursors = Cursors::default();
+        let mut seen = HashSet::default();
+        for round in 0..3 {
+            let meta = Meta::open(dir.path(), crate::Flush::Sync).unwrap();
+            {
+                // This one would have reserved numbers.
+                let fault = fail_nth(dir.path(), Point::MetaWrite, 1, 5);
+                create(&cursors, &meta, "never").unwrap_err();
+                assert!(fault.struck());
+            }
+            for n in 0..3 {
+                let cursor = create(&cursors, &meta, &format!("{round}/{n}")).unwrap();
+                assert!(seen.insert(cursor.id), "{cursor:?} of round {round} is another's too");
+            }
+        }
+    }
+
+    #[test]
+    fn a_cursor_that_could_not_be_deleted_keeps_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let meta = Meta::open(dir.path(), crate::Flush::Sync).unwrap();
+        let cursors = Cursors::default();
+        let cursor = create(&cursors, &meta, "a").unwrap();
+        let place = CursorPlace { offset: 3, sequence: 48 };
+        cursors.set(cursor.id, place);
+        {
+            let _fault = fail_nth(dir.path(), Point::MetaWrite, 1, 5);
+            cursors.delete(&meta, &key("a")).unwrap_err();
+        }
+        assert_eq!(cursors.place(&meta, cursor.id).unwrap(), place);
+        cursors.delete(&meta, &key("a")).unwrap();
+        cursors.write(&meta, u64::MAX).unwrap();
+        assert_eq!(cursors.page(&meta, "", None, 9).unwrap(), []);
     }
 }
