@@ -77,7 +77,9 @@ fn narrowest(shared: &SharedRef, row: &Entry, since_ms: i64, covering: &[SlotInd
             is_whole && filter::covers(wide, &row.name)
         };
         if candidate.kind == Kind::Filter && candidate.routes.iter().any(covers) {
-            let entries = shared.table.read().end(id).unwrap_or_default() - shared.first(id)?;
+            // One after the other: whoever holds the table and asks for it again waits for ever once a writer waits in between.
+            let end = shared.table.read().end(id).unwrap_or_default();
+            let entries = end.saturating_sub(shared.first(id)?);
             if entries < best.0 {
                 best = (entries, Source::Queue(id));
             }
@@ -180,5 +182,55 @@ fn walk(
                 from = batch.next;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::Options;
+
+    /// The catalogue's row of a queue, and the queues that a record of its filter's topic enters.
+    fn row_and_covering(store: &Store, id: QueueId) -> (Entry, Vec<SlotIndex>) {
+        let row = catalogue::entry(&store.0.shared, id).unwrap();
+        let mut covering = Vec::new();
+        store.0.shared.routes.read().queues_of(&row.name, &mut covering);
+        (row, covering)
+    }
+
+    #[tokio::test]
+    async fn the_source_is_found_while_others_write_to_the_table() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(Options::new(dir.path())).unwrap();
+        let wide = store.open_filter("#").await.unwrap().id;
+        let (row, covering) = row_and_covering(&store, store.open_filter("t").await.unwrap().id);
+        let over = std::sync::Arc::new(AtomicBool::new(false));
+        let writing = std::thread::spawn({
+            let (shared, over) = (store.0.shared.clone(), over.clone());
+            move || {
+                while !over.load(Ordering::Relaxed) {
+                    drop(shared.table.write());
+                }
+            }
+        });
+        let shared = store.0.shared.clone();
+        let (done, all_done) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for _ in 0..2000 {
+                let source = narrowest(&shared, &row, i64::MIN, &covering).unwrap();
+                assert_eq!(source, Source::Queue(wide));
+            }
+            done.send(()).unwrap();
+        });
+        if all_done.recv_timeout(Duration::from_secs(20)).is_err() {
+            // Its threads would hold it for ever.
+            std::mem::forget(store);
+            panic!("everybody waits for the table");
+        }
+        over.store(true, Ordering::Relaxed);
+        writing.join().unwrap();
     }
 }
