@@ -310,6 +310,35 @@ async fn a_session_that_nobody_takes_over_after_all_is_put_down() {
     hub.stop().await;
 }
 
+/// It gave up waiting, and came again. Whoever sent something behind the CONNECT is answered as if it were there.
+#[tokio::test]
+async fn a_client_that_went_before_it_was_answered_takes_nothing_from_who_came_after() {
+    let hub = Hub::start().await;
+    let mut client = Client::connect(&hub, clean("c")).await;
+    // Gone, gone with half a packet behind its CONNECT, gone with a goodbye.
+    for (behind, takes_over) in [(&[][..], false), (&[0xC0], true), (&[0xE0, 0], true)] {
+        let gate = hub.broker.shared.registry.gate("c").await;
+        let mut gone = TcpStream::connect(hub.broker.addresses()[0]).await.unwrap();
+        let mut bytes = BytesMut::new();
+        Packet::Connect(Box::new(clean("c"))).encode(Version::V5, &mut bytes).unwrap();
+        bytes.extend_from_slice(behind);
+        gone.write_all(&bytes).await.unwrap();
+        hub.until("it waits", |stats| stats.connections == 2).await;
+        drop(gone);
+        drop(gate);
+        if takes_over {
+            client.closed().await;
+            hub.until("both are gone", |stats| stats.connections == 0).await;
+            client = Client::connect(&hub, clean("c")).await;
+        } else {
+            hub.until("it is gone", |stats| stats.connections == 1).await;
+            client.send(&Packet::Pingreq).await;
+            assert!(matches!(client.next().await, Some(Packet::Pingresp)), "it was sent away");
+        }
+    }
+    hub.stop().await;
+}
+
 #[tokio::test]
 async fn a_session_whose_connection_failed_as_it_ended_ends_by_itself() {
     let hub = Hub::start().await;

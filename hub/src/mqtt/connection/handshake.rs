@@ -129,7 +129,8 @@ fn late<T>(shared: &Shared, peer: &Peer, what: &'static str) -> Option<T> {
     None
 }
 
-/// Looks at a CONNECT, and opens the session that it is for. `None` if that failed with a panic.
+/// Looks at a CONNECT, and opens the session that it is for. `None` if the client has gone meanwhile, or if that failed with a
+/// panic.
 async fn let_in(
     shared: &Arc<Shared>,
     mut stream: Transport,
@@ -153,12 +154,12 @@ async fn let_in(
     // A copy: a slice would keep the read buffer for as long as the session.
     let client = ByteString::from(&*connect.client_id);
     let opening = open(shared, stream, peer, decoder, input, *connect, &client, assigned, admitted);
-    let opened = alone(&client, "its CONNECT", opening).await;
-    if opened.is_none() {
-        // The connection that had its session may have been ended for this one.
-        sessions::abandoned(shared, &client).await;
+    if let Some(opened) = alone(&client, "its CONNECT", opening).await {
+        return opened;
     }
-    opened
+    // The connection that had its session may have been ended for this one.
+    sessions::abandoned(shared, &client).await;
+    None
 }
 
 /// Waits for a part of a handshake that leaves nothing to be undone; `None` when the broker lets its connections go first.
@@ -240,19 +241,31 @@ fn check(shared: &Shared, connect: &Connect) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Opens the session and sends the CONNACK.
+/// Whether a client that waited is still there, as far as the thread has heard. One that has sent more is answered, whether or not it
+/// will send anything again. Of a plain socket that nothing came from, the system is not asked.
+fn is_there(stream: &mut Transport, input: &mut BytesMut) -> bool {
+    if !input.is_empty() {
+        return true;
+    }
+    match stream.try_read_buf(input) {
+        Ok(count) => count > 0,
+        Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
+    }
+}
+
+/// Opens the session and sends the CONNACK. `None` if the client has gone.
 #[expect(clippy::too_many_arguments, reason = "the parts that a connection is made of, each once")]
 async fn open(
     shared: &Arc<Shared>,
-    stream: Transport,
+    mut stream: Transport,
     peer: &Arc<Peer>,
     decoder: Decoder,
-    input: BytesMut,
+    mut input: BytesMut,
     connect: Connect,
     client: &ByteString,
     assigned: bool,
     admitted: Admitted,
-) -> Result<Box<Connection>, (Transport, Refusal)> {
+) -> Option<Result<Box<Connection>, (Transport, Refusal)>> {
     let Admitted { mut standing, proof, reviews } = admitted;
     let assigned = assigned.then(|| client.clone());
     let expiry_max_s = shared.options.session_expiry_max_s();
@@ -278,18 +291,23 @@ async fn open(
     // Nothing of it can be left out, so that it is sent whole or not at all ([MQTT-3.1.2-24]).
     if !fits(&connack, &connect) {
         let what = "the CONNACK is larger than the client's Maximum Packet Size";
-        return Err((stream, Refusal { reason: ReasonCode::PACKET_TOO_LARGE, what }));
+        return Some(Err((stream, Refusal { reason: ReasonCode::PACKET_TOO_LARGE, what })));
     }
 
     let gate = shared.registry.gate(client).await;
+    // Who gave up has often come again by now, and has the session: it must not lose it to its own past.
+    if !is_there(&mut stream, &mut input) {
+        debug!(peer = %peer.address, client = &**client, "a client went before its CONNECT was answered");
+        return None;
+    }
     if standing.is_none() && shared.registry.reviews() != reviews && !shared.access.load().is_open() {
         let what = "clients have to say who they are now; connect again";
-        return Err((stream, Refusal { reason: ReasonCode::NOT_AUTHORIZED, what }));
+        return Some(Err((stream, Refusal { reason: ReasonCode::NOT_AUTHORIZED, what })));
     }
     let taken = take_up(shared, client, &connect, standing.as_deref_mut(), user.clone(), expiry_s).await;
     let (session, present) = match taken {
         Ok(taken) => taken,
-        Err(refusal) => return Err((stream, refusal)),
+        Err(refusal) => return Some(Err((stream, refusal))),
     };
     let mail = Arc::new(Mail::of(session.owner.clone(), session.kept != Kept::Nothing));
     let mut connection =
@@ -307,7 +325,7 @@ async fn open(
     connection.tally.packets_in += 1;
     connection.tally.accepted += 1;
     connection.resume();
-    Ok(connection)
+    Some(Ok(connection))
 }
 
 #[expect(clippy::too_many_arguments, reason = "the parts that a connection is made of, each once")]

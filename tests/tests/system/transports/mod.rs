@@ -1,11 +1,13 @@
 //! What MQTT is spoken over, with other people's clients and with bytes of our own.
 //!
 //! # Layout
+//! - [`gone`] clients that do not wait to be let in
 //! - [`identity`] who a certificate says somebody is, and rules about that
 //! - [`tls`] TLS, certificates of clients, certificates that are replaced
 //! - [`websocket`] WebSocket, with TLS and without
 //! - [`proxy`] a load balancer in front
 
+mod gone;
 mod identity;
 mod proxy;
 mod tls;
