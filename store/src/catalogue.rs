@@ -79,6 +79,8 @@ impl Drop for References {
 pub(crate) struct LiveNames {
     by_name: HashMap<String, QueueId>,
     by_id: HashMap<QueueId, String>,
+    /// Of those that are durable already but for their row, which could not be written: what [`crate::queue::table::Table::promote`] said.
+    promoted: HashMap<QueueId, (u64, u64)>,
 }
 
 impl LiveNames {
@@ -87,10 +89,16 @@ impl LiveNames {
         self.by_id.insert(id, name.to_owned());
     }
 
-    fn remove(&mut self, id: QueueId) -> Option<String> {
-        let name = self.by_id.remove(&id)?;
-        self.by_name.remove(&name);
-        Some(name)
+    fn remove(&mut self, id: QueueId) {
+        self.promoted.remove(&id);
+        if let Some(name) = self.by_id.remove(&id) {
+            self.by_name.remove(&name);
+        }
+    }
+
+    /// Whether a queue is live.
+    pub(crate) fn has(&self, id: QueueId) -> bool {
+        self.by_id.contains_key(&id)
     }
 }
 
@@ -130,7 +138,7 @@ pub(crate) fn page(shared: &SharedRef, after: Option<QueueId>, limit: usize) -> 
 pub(crate) fn info(shared: &SharedRef, entry: Entry) -> Result<QueueInfo> {
     let end = shared.table.read().end(entry.id).ok_or(StoreError::NoQueue(entry.id))?;
     let first = shared.first(entry.id)?.min(end);
-    let live = shared.table.read().fill(entry.id) == Some(Fill::Live);
+    let live = shared.live_names.read().has(entry.id);
     Ok(described(entry, (first, end), live))
 }
 
@@ -277,7 +285,7 @@ impl Catalogue {
     fn described(&self, opened: Opened) -> Result<QueueInfo> {
         let id = opened.entry.id;
         if opened.is_new {
-            let live = self.shared.table.read().fill(id) == Some(Fill::Live);
+            let live = self.shared.live_names.read().has(id);
             let base = opened.entry.base;
             return Ok(described(opened.entry, (base, base), live));
         }
@@ -310,7 +318,9 @@ impl Catalogue {
         let durable = kind != Kind::Filter || keep == Keep::Durable;
         match known {
             Some(entry) if kind == Kind::Filter => {
-                let is_live = self.shared.table.read().fill(entry.id) == Some(Fill::Live);
+                // One of this batch has no name yet.
+                let is_live = self.shared.live_names.read().has(entry.id)
+                    || self.shared.table.read().fill(entry.id) == Some(Fill::Live);
                 if is_live && durable && !changes.promoted.contains(&entry.id) {
                     changes.promoted.push(entry.id);
                     changes.made.insert((kind, name), entry.id);
@@ -435,15 +445,22 @@ impl Catalogue {
             routes.filter(|(have, _)| have == filter).for_each(|(_, from)| *from = start.sequence);
         }
         for id in &changes.promoted {
-            // Before the row is written: from here on it is in every flush, as re-dispatch will have it.
-            let promoted = self.shared.table.write().promote(*id);
-            if let (Some(row), Some((end, sequence))) = (changes.rows.get_mut(id), promoted) {
+            if let (Some(row), Some((end, sequence))) = (changes.rows.get_mut(id), self.promote(*id)) {
                 row.base = end;
                 row.routes.iter_mut().for_each(|(_, from)| *from = sequence);
             }
         }
         let rows: Vec<Entry> = changes.rows.values().cloned().collect();
         self.shared.meta.put_queues(&rows)
+    }
+
+    /// Makes a live queue durable before its row is written: from here on it is in every flush, as re-dispatch will have it. It stays so
+    /// if the row cannot be written, for a flush may have it already; the row that is written some day then begins where it did here.
+    fn promote(&self, id: QueueId) -> Option<(u64, u64)> {
+        let earlier = self.shared.live_names.read().promoted.get(&id).copied();
+        let promoted = earlier.or_else(|| self.shared.table.write().promote(id))?;
+        self.shared.live_names.write().promoted.insert(id, promoted);
+        Some(promoted)
     }
 
     fn take_back(&self, changes: Changes) {
@@ -454,16 +471,16 @@ impl Catalogue {
             let _ = ask(&self.writer, |reply| Command::AddRoutes { routes: changes.removed, reply });
         }
         let mut table = self.shared.table.write();
-        for id in &changes.promoted {
-            table.demote(*id);
-        }
+        let mut names = self.shared.live_names.write();
         for id in changes.made.into_values() {
-            if !changes.before.contains_key(&id) && !changes.promoted.contains(&id) {
+            let was_there = changes.before.contains_key(&id) || names.has(id);
+            if !was_there {
                 table.delete(id);
                 self.shared.alive.remove(id);
+                names.remove(id);
             }
         }
-        drop(table);
+        drop((names, table));
         if !changes.before.is_empty() {
             // What routes that were taken back brought would not be dispatched again.
             let _ = self.shared.indexer.checkpoint();
@@ -486,17 +503,18 @@ impl Catalogue {
         let now = Instant::now();
         let mut gone = Vec::new();
         let mut table = self.shared.table.write();
+        let names = self.shared.live_names.read();
         for queue in queues {
             if !table.release(queue) {
                 continue;
             }
-            if table.fill(queue) == Some(Fill::Live) || self.shared.options.queue_ttl.is_zero() {
+            if names.has(queue) || self.shared.options.queue_ttl.is_zero() {
                 gone.push(queue);
             } else {
                 self.idle.insert(queue, now);
             }
         }
-        drop(table);
+        drop((names, table));
         let deleted = self.delete(&gone);
         if deleted.is_err() {
             // They were given back all the same.

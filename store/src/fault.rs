@@ -65,11 +65,9 @@ pub(crate) fn hit(_: Point, _: &std::path::Path) -> std::io::Result<()> {
 }
 
 #[cfg(feature = "faults")]
-pub(crate) use registry::Guard;
-#[cfg(feature = "faults")]
 pub(crate) use registry::panic_nth;
 #[cfg(any(test, feature = "faults"))]
-pub(crate) use registry::{fail_nth, hit, hold_nth};
+pub(crate) use registry::{Guard, fail_nth, hit, hold_nth};
 
 #[cfg(any(test, feature = "faults"))]
 mod registry {
@@ -164,7 +162,8 @@ mod registry {
             Strike::Fail(errno) => Err(io::Error::from_raw_os_error(*errno)),
             Strike::Hold(over, wake) => {
                 wake.wait_while(&mut over.lock(), |over| !*over);
-                Ok(())
+                // Then it may fail.
+                hit(point, path)
             }
             #[cfg(feature = "faults")]
             Strike::Panic => panic!("a test makes {point:?} panic"),

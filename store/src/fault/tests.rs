@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use super::{Point, fail_nth, hold_nth};
+use super::{Guard, Point, fail_nth, hold_nth};
 use crate::{
-    Collection, CursorKey, CursorPlace, Due, NewRecord, Options, QueueId, ReadRequest, Result, Retain, Start,
-    Store, StoreError,
+    Collection, CursorKey, CursorPlace, Due, FilterRequest, History, Keep, NewRecord, Options, QueueId,
+    QueueInfo, ReadRequest, Result, Retain, Start, Store, StoreError,
 };
 
 const EIO: i32 = 5;
@@ -48,16 +48,21 @@ async fn found(store: &Store) -> Vec<u64> {
 
 /// The same of any queue.
 async fn numbers(store: &Store, queue: QueueId) -> Vec<u64> {
-    let (mut numbers, mut from) = (Vec::new(), 0);
+    placed(store, queue).await.into_iter().map(|(_, number)| number).collect()
+}
+
+/// The same, each with its offset.
+async fn placed(store: &Store, queue: QueueId) -> Vec<(u64, u64)> {
+    let (mut placed, mut from) = (Vec::new(), 0);
     loop {
         let request = ReadRequest { queue, from, records_max: 1000, bytes_max: 1 << 20, durable: false };
         let batch = store.read(request).await.unwrap();
         if batch.records.is_empty() {
-            return numbers;
+            return placed;
         }
         from = batch.next;
-        let payloads = batch.records.iter().map(|(_, record)| record.payload[..].try_into().unwrap());
-        numbers.extend(payloads.map(u64::from_be_bytes));
+        let number = |record: &crate::Record| u64::from_be_bytes(record.payload[..].try_into().unwrap());
+        placed.extend(batch.records.iter().map(|(offset, record)| (*offset, number(record))));
     }
 }
 
@@ -460,6 +465,68 @@ async fn a_meta_database_that_fails_keeps_what_it_had() {
         check(dir.path(), &acknowledged(&done), &what).await;
     }
     assert!(struck > 5, "the meta database was written {struck} times");
+}
+
+/// Waits until a call has come.
+async fn struck(fault: &Guard) {
+    let began = std::time::Instant::now();
+    while !fault.struck() {
+        assert!(began.elapsed() < std::time::Duration::from_secs(20), "it does not come");
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+}
+
+/// Opens the queue of all records.
+async fn open_all(store: Store, keep: Keep) -> Result<QueueInfo> {
+    let request = FilterRequest { filter: "#".into(), keep, history: History::None };
+    Ok(store.open_filters(vec![request]).await?.remove(0))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_queue_that_could_not_be_made_durable_is_at_the_next_try() {
+    // A flush has it before its row is refused, and is over then or not.
+    for is_over in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(Options::new(dir.path())).unwrap();
+        let queue = open_all(store.clone(), Keep::Live).await.unwrap().id;
+        append(&store, 0..3).await;
+        let taken_in = (!is_over).then(|| hold_nth(dir.path(), Point::IndexIngest, 1));
+        let (held, fault) =
+            (hold_nth(dir.path(), Point::MetaWrite, 1), fail_nth(dir.path(), Point::MetaWrite, 1, EIO));
+        let opening = tokio::spawn(open_all(store.clone(), Keep::Durable));
+        struck(&held).await;
+        let flushing = tokio::spawn({
+            let store = store.clone();
+            async move { store.checkpoint().await }
+        });
+        match &taken_in {
+            Some(held) => struck(held).await,
+            None => {
+                while !flushing.is_finished() {
+                    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                }
+            }
+        }
+        drop(held);
+        assert!(is_database(&opening.await.unwrap().unwrap_err()) && fault.struck());
+        drop(taken_in);
+        flushing.await.unwrap().unwrap();
+        assert_eq!(store.stats().index_buffer_bytes, 0);
+        assert!(store.queue(queue).await.unwrap().live);
+
+        append(&store, 3..5).await;
+        let again = open_all(store.clone(), Keep::Durable).await.unwrap();
+        assert_eq!((again.id, again.live), (queue, false));
+        append(&store, 5..7).await;
+        let before = placed(&store, queue).await;
+        assert_eq!(before.len(), 14);
+        drop(store);
+        let store = Store::open(Options::new(dir.path())).unwrap();
+        assert_eq!(placed(&store, queue).await, before);
+        append(&store, 7..8).await;
+        store.checkpoint().await.unwrap();
+        assert_eq!(placed(&store, queue).await.len(), 16);
+    }
 }
 
 /// A retained message and enough others that its segment goes, again and again.

@@ -294,19 +294,6 @@ impl Table {
         Some((end, sequence))
     }
 
-    /// Makes it live again.
-    pub(crate) fn demote(&mut self, id: QueueId) {
-        let Some(index) = self.index(id) else { return };
-        let Some(slot) = self.slots.get_mut(index as usize) else { return };
-        if slot.fill == Fill::Routed {
-            slot.fill = Fill::Live;
-            let entries = self.recents.of(slot).len();
-            self.live_entries += entries;
-            self.live_queues += 1;
-            self.waiting_entries -= entries;
-        }
-    }
-
     /// Takes a reference to a queue.
     pub(crate) fn refer(&mut self, id: QueueId) {
         if let Some((_, slot)) = self.slot_mut(id) {
