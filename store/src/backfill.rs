@@ -67,10 +67,12 @@ fn narrowest(shared: &SharedRef, row: &Entry, since_ms: i64, covering: &[SlotInd
             Some(found) => found,
             None => continue,
         };
-        if id == row.id || fill != Fill::Routed {
+        // One that is about to be durable is still live by name: nobody knows yet which records it has.
+        if id == row.id || fill != Fill::Routed || shared.live_names.read().has(id) {
             continue;
         }
-        let candidate = catalogue::entry(shared, id)?;
+        // It may not be in the catalogue yet, or not be there any more.
+        let Some(candidate) = if_there(catalogue::entry(shared, id))? else { continue };
         let covers = |(wide, start): &(String, u64)| {
             let is_whole = *start <= first_sequence
                 || candidate.past.is_some_and(|past| past.filled && past.since_ms <= since_ms);
@@ -79,13 +81,22 @@ fn narrowest(shared: &SharedRef, row: &Entry, since_ms: i64, covering: &[SlotInd
         if candidate.kind == Kind::Filter && candidate.routes.iter().any(covers) {
             // One after the other: whoever holds the table and asks for it again waits for ever once a writer waits in between.
             let end = shared.table.read().end(id).unwrap_or_default();
-            let entries = end.saturating_sub(shared.first(id)?);
+            let Some(first) = if_there(shared.first(id))? else { continue };
+            let entries = end.saturating_sub(first);
             if entries < best.0 {
                 best = (entries, Source::Queue(id));
             }
         }
     }
     Ok(best.1)
+}
+
+/// Nothing where a queue is missing.
+fn if_there<T>(found: Result<T>) -> Result<Option<T>> {
+    match found {
+        Err(StoreError::NoQueue(_)) => Ok(None),
+        found => found.map(Some),
+    }
 }
 
 /// Counts the history of a queue, then writes it. Blocks.
@@ -191,7 +202,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::Options;
+    use crate::fault::{Point, hold_nth};
+    use crate::{FilterRequest, History, Keep, NewRecord, Options, QueueInfo, Retain};
 
     /// The catalogue's row of a queue, and the queues that a record of its filter's topic enters.
     fn row_and_covering(store: &Store, id: QueueId) -> (Entry, Vec<SlotIndex>) {
@@ -232,5 +244,47 @@ mod tests {
         }
         over.store(true, Ordering::Relaxed);
         writing.join().unwrap();
+    }
+
+    async fn append(store: &Store) {
+        let (topic, properties, payload) = ("t".into(), Default::default(), "1".into());
+        let record = NewRecord { topic, properties, payload, attributes: 0, retain: Retain::No };
+        store.append(vec![record]).await.unwrap();
+    }
+
+    async fn open(store: Store, filter: &str, keep: Keep, history: History) -> Result<QueueInfo> {
+        let request = FilterRequest { filter: filter.into(), keep, history };
+        Ok(store.open_filters(vec![request]).await?.remove(0))
+    }
+
+    async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+        let began = std::time::Instant::now();
+        while !holds() {
+            assert!(began.elapsed() < Duration::from_secs(20), "{what}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_queue_that_is_being_made_is_no_source() {
+        // Found live, or made by the same change.
+        for was_live in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let store = Store::open(Options::new(dir.path())).unwrap();
+            append(&store).await;
+            if was_live {
+                open(store.clone(), "#", Keep::Live, History::None).await.unwrap();
+            }
+            let narrow = open(store.clone(), "t", Keep::Durable, History::None).await.unwrap().id;
+            append(&store).await;
+            let held = hold_nth(dir.path(), Point::MetaWrite, 1);
+            let opening = tokio::spawn(open(store.clone(), "#", Keep::Durable, History::None));
+            until("the catalogue is not written", || held.struck()).await;
+            let (row, covering) = row_and_covering(&store, narrow);
+            assert_eq!(covering.len(), 2);
+            assert_eq!(narrowest(&store.0.shared, &row, i64::MIN, &covering).unwrap(), Source::Log);
+            drop(held);
+            opening.await.unwrap().unwrap();
+        }
     }
 }
