@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{Guard, Point, fail_nth, hold_nth};
+use crate::queue::indexer::Stop;
 use crate::{
     Collection, CursorKey, CursorPlace, Due, FilterRequest, History, Keep, NewRecord, Options, QueueId,
     QueueInfo, ReadRequest, Result, Retain, Start, Store, StoreError,
@@ -373,6 +374,32 @@ async fn the_log_refuses_records_before_an_index_that_fails_lacks_too_much() {
     store.append(many).await.unwrap();
     store.append(large(stored + 50)).await.unwrap();
     assert_eq!(store.queue_end(queue), Some(stored + 51));
+}
+
+#[tokio::test]
+async fn who_waits_for_an_index_that_is_over_hears_of_it() {
+    for stop in [Stop::Abandon, Stop::Orderly] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(Options { index_buffer_bytes: 0, ..options(dir.path()) }).unwrap();
+        let all = store.open_filter("#").await.unwrap().id;
+        let derived = store.open_derived("d").await.unwrap().id;
+        append(&store, 0..1).await;
+        let request = ReadRequest { queue: all, from: 0, records_max: 1, bytes_max: 1, durable: true };
+        let pointer = store.read(request).await.unwrap().records[0].1.pointer();
+        store.checkpoint().await.unwrap();
+        // As the last clone of the store is dropped, or it is closed, while somebody derives.
+        store.0.shared.indexer.stop(stop);
+        let began = std::time::Instant::now();
+        while store.0.shared.index_fault.lock().is_none() {
+            assert!(began.elapsed() < std::time::Duration::from_secs(20), "{stop:?}: nobody says so");
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        let key = CursorKey { owner: "c".into(), queue: all };
+        let derive =
+            || store.derive(key.clone(), CursorPlace { offset: 1, sequence: 1 }, vec![(derived, pointer)]);
+        derive().await.unwrap();
+        assert!(matches!(derive().await, Err(StoreError::Closed)), "{stop:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -165,6 +165,7 @@ pub(crate) fn run(shared: &Shared) {
             (state.asked, std::mem::take(&mut state.flush), state.stop, is_asked)
         };
         if stop == Some(Stop::Abandon) {
+            over(shared);
             answer(shared, asked, Some(StoreError::Closed));
             return;
         }
@@ -181,6 +182,7 @@ pub(crate) fn run(shared: &Shared) {
         note_fault(shared, result.as_ref().err());
         answer(shared, asked, result.err());
         if stop.is_some() {
+            over(shared);
             return;
         }
         let until = Instant::now() + RETRY_PAUSE;
@@ -214,6 +216,11 @@ fn note_fault(shared: &Shared, error: Option<&StoreError>) {
         _ => {}
     }
     *fault = error.cloned();
+}
+
+/// Nothing is written from now on: whoever waits for room hears of it.
+fn over(shared: &Shared) {
+    shared.index_fault.lock().get_or_insert(StoreError::Closed);
 }
 
 fn answer(shared: &Shared, asked: u64, error: Option<StoreError>) {
