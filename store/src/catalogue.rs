@@ -15,6 +15,8 @@ use crate::{History, Keep, QueueId, QueueInfo, QueueKind, Result, StoreError};
 
 /// Changes carried out together.
 const BATCH_CHANGES: usize = 256;
+/// Queues deleted together.
+const BATCH_QUEUES: usize = 4096;
 
 /// A change of the catalogue, and who waits for it.
 #[derive(Debug)]
@@ -570,14 +572,20 @@ impl Catalogue {
         self.delete(&[id])
     }
 
+    /// Deletes queues; after an error some of them are there still, and can be deleted again with the others.
     fn delete(&mut self, ids: &[QueueId]) -> Result<()> {
-        if ids.is_empty() {
-            return Ok(());
-        }
+        // A part is gone from everywhere before the next is begun: what the catalogue has no row of, nobody would look for again.
+        ids.chunks(BATCH_QUEUES).try_for_each(|ids| self.delete_part(ids))
+    }
+
+    fn delete_part(&mut self, ids: &[QueueId]) -> Result<()> {
         // One that is gone already holds none of the others up.
         let found = ids.iter().map(|id| entry(&self.shared, *id));
         let found = found.filter(|entry| !matches!(entry, Err(StoreError::NoQueue(_))));
         let entries: SmallVec<[Entry; 1]> = found.collect::<Result<_>>()?;
+        if entries.is_empty() {
+            return Ok(());
+        }
         // First from the catalogue on disk: entries of a queue that is in none do no harm, a queue without its entries would.
         self.shared.meta.delete_queues(&entries)?;
         let table = self.shared.table.read();

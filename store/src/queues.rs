@@ -264,4 +264,22 @@ mod tests {
             assert!(store.0.shared.table.read().is_referred_to(again.id));
         }
     }
+
+    #[tokio::test]
+    async fn of_very_many_queues_those_that_could_not_be_deleted_are_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { queue_ttl: Duration::ZERO, ..Options::new(dir.path()) };
+        let options = Options { retention_interval: Duration::from_millis(5), ..options };
+        let store = Store::open(options).unwrap();
+        let request =
+            |n| FilterRequest { filter: format!("t/{n}"), keep: Keep::Durable, history: History::None };
+        let queues = store.open_filters((0..5000).map(request).collect()).await.unwrap();
+        let fault = fail_nth(dir.path(), Point::MetaWrite, 2, 28);
+        store.release_filters(queues.iter().map(|queue| queue.id).collect()).await.unwrap_err();
+        assert!(fault.struck());
+        until("the queues stay", || store.0.shared.table.read().len() == 0).await;
+        assert_eq!(store.sweep().await.unwrap(), 0);
+        assert!(!store.takes("t/1") && !store.takes("t/4999"));
+        assert_eq!(store.queues(None, 9).await.unwrap(), []);
+    }
 }

@@ -20,7 +20,7 @@ use crate::queue::filter;
 use crate::{QueueId, Record, Result};
 
 const VERSION: u8 = 2;
-/// Queues written in one batch.
+/// Queues rewritten in one batch.
 const BATCH_QUEUES: usize = 4096;
 const FILTER: u8 = 1;
 const UNION: u8 = 2;
@@ -226,32 +226,30 @@ impl Meta {
         Ok(found)
     }
 
+    /// Writes queues, all or none.
     pub(crate) fn put_queues(&self, entries: &[Entry]) -> Result<()> {
-        for entries in entries.chunks(BATCH_QUEUES) {
-            let mut batch = WriteBatch::default();
-            for entry in entries {
-                batch.put(Entry::key(entry.id), entry.encode());
-                batch.put(name_key(entry.kind, &entry.name), entry.id.0.to_le_bytes());
-            }
-            self.write(batch)?;
+        if entries.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let mut batch = WriteBatch::default();
+        for entry in entries {
+            batch.put(Entry::key(entry.id), entry.encode());
+            batch.put(name_key(entry.kind, &entry.name), entry.id.0.to_le_bytes());
+        }
+        self.write(batch)
     }
 
-    /// Deletes queues from the catalogue.
+    /// Deletes queues from the catalogue, all or none.
     pub(crate) fn delete_queues(&self, entries: &[Entry]) -> Result<()> {
-        for entries in entries.chunks(BATCH_QUEUES) {
-            let mut batch = WriteBatch::default();
-            for entry in entries {
-                batch.delete(Entry::key(entry.id));
-                let name = name_key(entry.kind, &entry.name);
-                if self.get(&name)?.is_some_and(|id| id == entry.id.0.to_le_bytes()) {
-                    batch.delete(name);
-                }
+        let mut batch = WriteBatch::default();
+        for entry in entries {
+            batch.delete(Entry::key(entry.id));
+            let name = name_key(entry.kind, &entry.name);
+            if self.get(&name)?.is_some_and(|id| id == entry.id.0.to_le_bytes()) {
+                batch.delete(name);
             }
-            self.write(batch)?;
         }
-        Ok(())
+        self.write(batch)
     }
 
     pub(super) fn load_next_queue(&self) -> Result<()> {
