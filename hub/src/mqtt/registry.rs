@@ -75,6 +75,11 @@ impl Mail {
         }
     }
 
+    /// Whether the bell was rung with [`MAIL`], and the connection has not looked yet.
+    pub(super) fn has_rung(&self) -> bool {
+        self.rung.load(Ordering::Relaxed)
+    }
+
     /// The connection is about to look: what is left from here on rings again.
     pub(super) fn look(&self) {
         // Taken with what was put before the ring that this one answers; a mere store would not see it.

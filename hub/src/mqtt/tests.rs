@@ -450,6 +450,32 @@ async fn whoever_sends_a_client_away_while_it_goes_gets_what_was_asked_for() {
     hub.stop().await;
 }
 
+/// Each takes a write, and others with the same gate wait until it goes.
+#[tokio::test]
+async fn a_client_that_subscribes_all_the_time_goes_when_it_is_wanted() {
+    let hub = Hub::start().await;
+    let mut client = Client::connect(&hub, lasting("c", 100)).await;
+    let slow = hold_documents(hub.dir.path());
+    let mut bytes = BytesMut::new();
+    for number in 0..10 {
+        let filters =
+            vec![TopicRequest { filter: format!("f/{number}").into(), options: Default::default() }];
+        let properties = SubscribeProperties::default();
+        let subscribe = Subscribe { id: 1.try_into().unwrap(), properties, filters: filters.into() };
+        Packet::Subscribe(subscribe).encode(Version::V5, &mut bytes).unwrap();
+    }
+    client.stream.write_all(&bytes).await.unwrap();
+    while !slow.has_struck() {
+        tokio::time::sleep(STOP_POLL).await;
+    }
+    let (ended, ()) = tokio::join!(hub.broker.kick("c", false), async { drop(slow) });
+    assert_eq!(ended, Ok(()));
+    assert!(matches!(client.next().await, Some(Packet::Suback(_))));
+    assert!(matches!(client.next().await, Some(Packet::Disconnect(_))), "it went on");
+    assert_eq!(hub.broker.stats().subscriptions, 1);
+    hub.stop().await;
+}
+
 #[tokio::test]
 async fn a_session_ends_though_nobody_waits_for_it_any_more() {
     let hub = Hub::start().await;

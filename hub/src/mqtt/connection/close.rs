@@ -111,7 +111,7 @@ impl Connection {
             | Close::TakenOver(_)
             | Close::Kicked(_)
             | Close::ShuttingDown => {
-                alone(&client, "what it sent last", self.read_rest()).await == Some(true)
+                alone(&client, "what it sent last", async { self.read_rest() }).await == Some(true)
             }
         };
         if goodbye {
@@ -178,15 +178,17 @@ impl Connection {
     }
 
     /// Takes what the client has sent already, though there is no room for answers; whether it said goodbye in it, and wants no
-    /// will: it does not have to read everything before it may go ([MQTT-3.14.4-3]).
-    async fn read_rest(&mut self) -> bool {
+    /// will: it does not have to read everything before it may go ([MQTT-3.14.4-3]). Changes of its subscriptions are not
+    /// acknowledged and not made: whoever wants the session would wait for each.
+    fn read_rest(&mut self) -> bool {
         let mut left = READ_BYTES_PER_TURN;
         loop {
-            match self.handle_packets().await {
+            match self.handle_until_change() {
                 Err(Close::Goodbye { with_will }) => return !with_will,
                 Err(_) => return false,
-                Ok(()) if self.held_back || left == 0 => return false,
-                Ok(()) => {}
+                Ok(Some(_)) => continue,
+                Ok(None) if self.held_back || left == 0 => return false,
+                Ok(None) => {}
             }
             self.input.reserve(READ_BYTES);
             match self.stream.try_read_buf(&mut self.input) {

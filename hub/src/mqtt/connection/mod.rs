@@ -391,11 +391,16 @@ impl Connection {
         Ok(())
     }
 
-    /// Handles the whole packets in the buffer, as long as the client may be read.
+    /// Handles the whole packets in the buffer, as long as the client may be read and nobody wants anything else.
     async fn handle_packets(&mut self) -> Result<(), Close> {
         while let Some(change) = self.handle_until_change()? {
             // Boxed: changes are rare, and every connection would keep room for them.
             Box::pin(self.change(change)).await?;
+            // Each takes its time, and thousands of them fit into the buffer.
+            if self.mail.has_rung() {
+                self.held_back = !self.input.is_empty();
+                break;
+            }
         }
         Ok(())
     }
