@@ -1,10 +1,14 @@
 //! Wills: published, or, as long as the disk is full, kept in memory until the store takes records again ([`Waiting`]). They are
-//! in no document any more: what still waits when the process ends is lost.
+//! in no document any more: what still waits when the process ends is lost. A client that comes back before that has its will stored
+//! before anything it says.
 
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytestring::ByteString;
+use foldhash::HashMap;
 use parking_lot::Mutex;
 use tidemill_store::{NewRecord, StoreError};
 use tracing::{debug, error, info, warn};
@@ -26,13 +30,17 @@ const AT_ONCE: usize = 256;
 #[derive(Default)]
 pub(super) struct Waiting {
     inner: Mutex<Inner>,
+    /// Whether there are some: every batch of every client asks.
+    any: AtomicBool,
     /// Held by whoever stores them: the first of them must still be the first when they are stored.
     storing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
 struct Inner {
-    wills: VecDeque<NewRecord>,
+    wills: VecDeque<(ByteString, NewRecord)>,
+    /// How many of them each client has.
+    by_client: HashMap<ByteString, usize>,
     bytes: usize,
     /// How many have waited and are stored, and how many are lost, since none waited.
     stored: usize,
@@ -44,8 +52,8 @@ fn bytes_of(will: &NewRecord) -> usize {
 }
 
 impl Waiting {
-    /// One has to wait; the answer is what it is.
-    fn put(&self, will: NewRecord) -> Put {
+    /// One of a client has to wait; the answer is what it is.
+    fn put(&self, client: &ByteString, will: NewRecord) -> Put {
         let mut inner = self.inner.lock();
         let bytes = inner.bytes + bytes_of(&will);
         if bytes > BYTES_MAX {
@@ -53,22 +61,40 @@ impl Waiting {
             return if inner.lost == 1 { Put::FirstLost } else { Put::Lost };
         }
         inner.bytes = bytes;
-        inner.wills.push_back(will);
+        *inner.by_client.entry(client.clone()).or_default() += 1;
+        inner.wills.push_back((client.clone(), will));
+        self.any.store(true, Ordering::Release);
         if inner.wills.len() == 1 { Put::First } else { Put::Waits }
     }
 
     /// The next ones.
     fn next(&self) -> Vec<NewRecord> {
-        self.inner.lock().wills.iter().take(AT_ONCE).cloned().collect()
+        self.inner.lock().wills.iter().take(AT_ONCE).map(|(_, will)| will.clone()).collect()
     }
 
     /// These need not wait any more. When none does, how many were stored and how many lost.
     fn done(&self, count: usize, stored: bool) -> Option<(usize, usize)> {
         let mut inner = self.inner.lock();
-        let gone: usize = inner.wills.drain(..count).map(|will| bytes_of(&will)).sum();
-        inner.bytes -= gone;
+        let Inner { wills, by_client, bytes, .. } = &mut *inner;
+        for (client, will) in wills.drain(..count) {
+            *bytes -= bytes_of(&will);
+            if let Entry::Occupied(mut left) = by_client.entry(client) {
+                *left.get_mut() -= 1;
+                if *left.get() == 0 {
+                    left.remove();
+                }
+            }
+        }
         *(if stored { &mut inner.stored } else { &mut inner.lost }) += count;
-        inner.wills.is_empty().then(|| (std::mem::take(&mut inner.stored), std::mem::take(&mut inner.lost)))
+        inner.wills.is_empty().then(|| {
+            self.any.store(false, Ordering::Release);
+            (std::mem::take(&mut inner.stored), std::mem::take(&mut inner.lost))
+        })
+    }
+
+    /// Whether one of a client waits.
+    fn has(&self, client: &str) -> bool {
+        self.any.load(Ordering::Acquire) && self.inner.lock().by_client.contains_key(client)
     }
 
     /// How many wait.
@@ -99,6 +125,7 @@ pub(super) async fn publish(shared: &Shared, client: &ByteString, will: Box<Will
     };
     let record =
         message::record(last_will.topic, properties, last_will.payload, last_will.qos, last_will.retain);
+    come_first(shared, client).await;
     let error = match shared.store.append(vec![record.clone()]).await {
         Ok(_) => return,
         Err(error @ StoreError::Full { .. }) => error,
@@ -107,8 +134,9 @@ pub(super) async fn publish(shared: &Shared, client: &ByteString, will: Box<Will
             return;
         }
     };
+    let put = shared.wills.put(client, record);
     let client = &**client;
-    match shared.wills.put(record) {
+    match put {
         Put::First => {
             warn!(client, %error, "a will cannot be stored now; it waits in memory, with those that may follow");
         }
@@ -125,6 +153,14 @@ pub(super) async fn watch(shared: Arc<Shared>) {
     loop {
         tokio::time::sleep(AGAIN).await;
         store_waiting(&shared).await;
+    }
+}
+
+/// Tries to store those of a client that wait, before it says anything else.
+pub(super) async fn come_first(shared: &Shared, client: &str) {
+    if shared.wills.has(client) {
+        // Boxed: this is rare, and every connection would keep room for it.
+        Box::pin(store_waiting(shared)).await;
     }
 }
 
@@ -165,14 +201,19 @@ mod tests {
     #[test]
     fn wills_that_wait_are_bounded() {
         let waiting = Waiting::default();
-        assert_eq!(waiting.put(will(BYTES_MAX / 2)), Put::First);
-        assert_eq!(waiting.put(will(BYTES_MAX / 2)), Put::FirstLost);
-        assert_eq!(waiting.put(will(BYTES_MAX / 2)), Put::Lost);
-        assert_eq!(waiting.put(will(9)), Put::Waits);
+        let put = |client: &str, bytes| waiting.put(&client.into(), will(bytes));
+        assert_eq!(put("a", BYTES_MAX / 2), Put::First);
+        assert_eq!(put("b", BYTES_MAX / 2), Put::FirstLost);
+        assert_eq!(put("b", BYTES_MAX / 2), Put::Lost);
+        assert_eq!(put("a", 9), Put::Waits);
         assert_eq!((waiting.len(), waiting.next().len()), (2, 2));
         assert_eq!(waiting.done(1, true), None);
+        assert!(waiting.has("a") && !waiting.has("b"));
         assert_eq!(waiting.done(1, false), Some((1, 3)));
-        assert_eq!(waiting.inner.lock().bytes, 0);
-        assert_eq!(waiting.put(will(BYTES_MAX / 2)), Put::First);
+        assert!(!waiting.has("a"));
+        let inner = waiting.inner.lock();
+        assert_eq!((inner.bytes, inner.by_client.len()), (0, 0));
+        drop(inner);
+        assert_eq!(put("b", BYTES_MAX / 2), Put::First);
     }
 }

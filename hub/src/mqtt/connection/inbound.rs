@@ -12,6 +12,7 @@ use super::super::codec::{
 };
 use super::super::limits::Limit;
 use super::super::session::Arrival;
+use super::super::wills;
 use super::content::{self, Refusal};
 use super::subscribe::Change;
 use super::{Close, Connection, next_receipt};
@@ -234,6 +235,7 @@ impl Connection {
         if self.batch.is_empty() && self.batch_acks.is_empty() {
             return Ok(());
         }
+        wills::come_first(&self.shared, &self.session.client).await;
         let batch = std::mem::take(&mut self.batch);
         let acks = std::mem::take(&mut self.batch_acks);
         let records = batch.len() as u64;

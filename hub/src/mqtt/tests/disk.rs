@@ -210,6 +210,41 @@ async fn a_will_that_waits_is_stored_once() {
     hub.stop().await;
 }
 
+/// Its retained will says that it is gone, and what it says next that it is back.
+#[tokio::test]
+async fn a_will_that_waits_comes_before_what_its_client_says_next() {
+    // There is room when it comes back, or only when it speaks.
+    for failures in [1, 2] {
+        let hub = Hub::start().await;
+        let shared = &hub.broker.shared;
+        let mut connect = with_will(clean("c"), 0);
+        connect.will.as_mut().unwrap().retain = true;
+        let client = Client::connect(&hub, connect).await;
+        let fault = fail_appends(hub.dir.path(), failures);
+        drop(client);
+        hub.until("its session ends", |stats| stats.sessions == 0).await;
+        let mut client = Client::connect(&hub, clean("c")).await;
+        assert!(fault.has_struck());
+        let back = Publish {
+            dup: false,
+            qos: Qos::AtLeastOnce,
+            retain: true,
+            topic: "will".into(),
+            id: Some(7.try_into().unwrap()),
+            properties: PublishProperties::default(),
+            payload: "back".into(),
+        };
+        client.send(&Packet::Publish(back)).await;
+        assert!(matches!(client.next().await, Some(Packet::Puback(ack)) if !ack.reason.is_error()));
+        while shared.wills.len() > 0 {
+            tokio::time::sleep(STOP_POLL).await;
+        }
+        let retained = shared.store.retained("will", None, 9).await.unwrap();
+        assert_eq!(retained[0].payload, "back", "{failures} failures");
+        hub.stop().await;
+    }
+}
+
 /// What could not be written by then is, when the broker stops.
 #[tokio::test]
 async fn what_waits_is_written_as_the_broker_stops() {
