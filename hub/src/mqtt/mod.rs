@@ -236,7 +236,7 @@ impl Broker {
         if wills > 0 {
             error!(wills, "wills could not be stored, and are lost");
         }
-        unwritten::write_all(&self.shared).await;
+        unwritten::write_all(&self.shared, deadline).await;
         let unwritten = self.shared.unwritten.len();
         if unwritten > 0 {
             error!(

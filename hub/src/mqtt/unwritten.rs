@@ -16,6 +16,7 @@ use foldhash::HashMap;
 use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 use tidemill_store::{Collection, QueueId, StoreError};
+use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info, warn};
 
 use super::guard::alone;
@@ -174,13 +175,13 @@ pub(super) async fn delete_cursors(shared: &Shared, client: &str, queues: &[Queu
 pub(super) async fn watch(shared: Arc<Shared>) {
     loop {
         tokio::time::sleep(AGAIN).await;
-        write_all(&shared).await;
+        write_all(&shared, Instant::now()).await;
     }
 }
 
-/// Tries to write what is here now.
-pub(super) async fn write_all(shared: &Shared) {
-    if let Some(error) = try_all(shared).await {
+/// Tries to write what is here now. Until `until`, it waits for others who are at it.
+pub(super) async fn write_all(shared: &Shared, until: Instant) {
+    if let Some(error) = try_all(shared, until).await {
         debug!(sessions = shared.unwritten.len(), %error, "sessions still cannot be written");
     } else if shared.unwritten.is_over() {
         info!("the sessions that could not be written are written now");
@@ -188,20 +189,20 @@ pub(super) async fn write_all(shared: &Shared) {
 }
 
 /// The same; why one could not be written.
-async fn try_all(shared: &Shared) -> Option<SessionError> {
+async fn try_all(shared: &Shared, until: Instant) -> Option<SessionError> {
     let mut clients = shared.unwritten.clients().into_iter();
     let mut failed = None;
     // One by one until one is written: as long as the store takes nothing from anybody, the others need not be tried.
     for client in clients.by_ref() {
-        match write_alone(shared, client).await {
-            Some(Ok(())) => break,
+        match write_alone(shared, client, until).await {
+            Some(Ok(true)) => break,
             Some(Err(error)) if error.is_for_all() => return Some(error),
             Some(Err(error)) => failed = Some(error),
-            None => {}
+            Some(Ok(false)) | None => {}
         }
     }
     let mut writing =
-        stream::iter(clients).map(|client| write_alone(shared, client)).buffer_unordered(AT_ONCE);
+        stream::iter(clients).map(|client| write_alone(shared, client, until)).buffer_unordered(AT_ONCE);
     while let Some(written) = writing.next().await {
         failed = failed.or(written.and_then(Result::err));
     }
@@ -209,13 +210,23 @@ async fn try_all(shared: &Shared) -> Option<SessionError> {
 }
 
 /// Tries one; `None` if that fails with a panic, which is nobody else's matter.
-async fn write_alone(shared: &Shared, client: ByteString) -> Option<Result<(), SessionError>> {
-    alone(&client, "its session, tried again", write(shared, client.clone())).await
+async fn write_alone(
+    shared: &Shared,
+    client: ByteString,
+    until: Instant,
+) -> Option<Result<bool, SessionError>> {
+    alone(&client, "its session, tried again", write(shared, client.clone(), until)).await
 }
 
-/// Tries one, if nobody else is at it.
-async fn write(shared: &Shared, client: ByteString) -> Result<(), SessionError> {
-    let Some(_gate) = shared.registry.try_gate(&client) else { return Ok(()) };
+/// Tries one, unless somebody else is at it until `until`; whether nobody was.
+async fn write(shared: &Shared, client: ByteString, until: Instant) -> Result<bool, SessionError> {
+    let _gate = match shared.registry.try_gate(&client) {
+        Some(gate) => gate,
+        None => match timeout_at(until, shared.registry.gate(&client)).await {
+            Ok(gate) => gate,
+            Err(_) => return Ok(false),
+        },
+    };
     let failed = |error| SessionError::Store { client: client.clone(), error };
     match shared.unwritten.of(&client) {
         None => {}
@@ -231,7 +242,7 @@ async fn write(shared: &Shared, client: ByteString) -> Result<(), SessionError> 
             delete_cursors(shared, &client, &cursors).await;
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 #[cfg(test)]

@@ -104,7 +104,7 @@ async fn a_session_that_cannot_be_read_holds_no_other_up() {
         unwritten::put_since(shared, client, 1);
     }
     unwritten::put_since(shared, &"c".into(), 1);
-    unwritten::write_all(shared).await;
+    unwritten::write_all(shared, Instant::now()).await;
     assert_eq!(shared.unwritten.len(), broken.len());
     assert!(shared.unwritten.of("c").is_none(), "it was not tried");
     hub.stop().await;
@@ -259,4 +259,24 @@ async fn what_waits_is_written_as_the_broker_stops() {
     hub.broker.stop(LIMIT).await;
     assert_ne!(hub.document("c").await.unwrap(), before);
     hub.broker.shared.store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_just_being_written_is_waited_for_as_the_broker_stops() {
+    let hub = Hub::start().await;
+    let shared = &hub.broker.shared;
+    drop(Client::connect(&hub, lasting("c", 100)).await);
+    hub.until_offline("c").await;
+    unwritten::put_since(shared, &"c".into(), 1);
+    let slow = hold_documents(hub.dir.path());
+    while !slow.has_struck() {
+        tokio::time::sleep(STOP_POLL).await;
+    }
+    let released = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        drop(slow);
+    };
+    tokio::join!(hub.broker.stop(LIMIT), released);
+    assert_eq!(shared.unwritten.len(), 0);
+    shared.store.close().await.unwrap();
 }

@@ -123,9 +123,9 @@ async fn a_session_that_fails_as_it_is_written_again_holds_no_other_up() {
         unwritten::put_since(shared, &client.into(), 1);
     }
     let fault = panic_in(hub.dir.path(), Call::PutDocument, 1);
-    unwritten::write_all(shared).await;
+    unwritten::write_all(shared, Instant::now()).await;
     assert!(fault.has_struck() && shared.unwritten.len() <= 1);
-    unwritten::write_all(shared).await;
+    unwritten::write_all(shared, Instant::now()).await;
     assert_eq!(shared.unwritten.len(), 0);
     hub.stop().await;
 }
