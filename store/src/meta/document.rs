@@ -15,11 +15,12 @@ use rocksdb::WriteBatch;
 use super::{Meta, bad_value, prefix};
 use crate::{Collection, Documents, Due, Result};
 
-/// A document that is written.
-pub(crate) struct Put<'a> {
+/// What becomes of a document.
+pub(crate) struct Change {
     pub(crate) collection: Collection,
-    pub(crate) key: &'a str,
-    pub(crate) value: &'a [u8],
+    pub(crate) key: String,
+    /// Nothing: it is deleted.
+    pub(crate) value: Option<Bytes>,
     pub(crate) due: Due,
 }
 
@@ -48,33 +49,24 @@ fn decode_due_key(row: &[u8]) -> Option<(i64, &str)> {
 }
 
 impl Meta {
-    /// Writes documents with one sync.
-    pub(crate) fn put_documents<'a>(&self, documents: impl Iterator<Item = Put<'a>>) -> Result<()> {
+    /// Writes and deletes documents with one sync, all or none: of one, the last change counts.
+    pub(crate) fn change_documents<'a>(&self, changes: impl Iterator<Item = &'a Change>) -> Result<()> {
         let mut batch = WriteBatch::default();
-        for Put { collection, key, value, due } in documents {
-            batch.put(row_key(collection, key), value);
-            if due.was != due.is {
-                due.was.iter().for_each(|was| batch.delete(due_key(collection, *was, key)));
+        for Change { collection, key, value, due } in changes {
+            match value {
+                Some(value) => batch.put(row_key(*collection, key), value),
+                None => batch.delete(row_key(*collection, key)),
             }
-            due.is.iter().for_each(|is| batch.put(due_key(collection, *is, key), []));
+            if due.was != due.is {
+                due.was.iter().for_each(|was| batch.delete(due_key(*collection, *was, key)));
+            }
+            due.is.iter().for_each(|is| batch.put(due_key(*collection, *is, key), []));
         }
-        self.write(batch)
+        if batch.is_empty() { Ok(()) } else { self.write(batch) }
     }
 
     pub(crate) fn document(&self, collection: Collection, key: &str) -> Result<Option<Bytes>> {
         Ok(self.get(row_key(collection, key))?.map(Bytes::from))
-    }
-
-    pub(crate) fn delete_document(
-        &self,
-        collection: Collection,
-        key: &str,
-        was_due: Option<i64>,
-    ) -> Result<()> {
-        let mut batch = WriteBatch::default();
-        batch.delete(row_key(collection, key));
-        was_due.iter().for_each(|was| batch.delete(due_key(collection, *was, key)));
-        self.write(batch)
     }
 
     pub(crate) fn documents(
