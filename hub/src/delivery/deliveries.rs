@@ -123,6 +123,12 @@ impl Deliveries {
             "targets have not confirmed in time; they get the same events again"
         );
         self.stop.hard.cancel();
+        if tokio::time::timeout(LEAVE, self.all_ended()).await.is_ok() {
+            return;
+        }
+        // They wait for the store. What takes their place must not find them at work.
+        warn!(targets = self.tasks.len(), "targets did not stop in time; they are cut off");
+        self.tasks.abort_all();
         if tokio::time::timeout(LEAVE, self.all_ended()).await.is_err() {
             warn!(targets = self.tasks.len(), "targets did not stop");
         }

@@ -1,8 +1,10 @@
 //! The loop of one target.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use tidemill_connectors::{BatchMax, Follow, SendError, Sink};
 use tidemill_rules::Retry;
 use tidemill_store::{CursorId, CursorKey, ReadRequest, Store, StoreError, Watcher};
@@ -64,19 +66,17 @@ pub(super) struct Delivery {
 struct Ended;
 
 /// Delivers until told to stop or the store is closed. A panic of a connector ends only this target's attempt: it
-/// is reported, and the target goes on from its cursor.
+/// is reported, and the target goes on from its cursor. Whoever drops this has ended the attempt as well.
 pub(super) async fn supervise(plan: Plan) {
     loop {
         let delivery = Delivery::new(plan.clone());
-        match tokio::spawn(delivery.run()).await {
-            Err(failed) if failed.is_panic() => {
-                let reason = "internal error: the delivery task panicked; please report this";
-                plan.status.failed(State::Stopped, reason);
-                let (rule, target, destination) = plan.names();
-                error!(rule, target, destination, reason, "delivery is started anew");
-            }
-            _ => return,
+        if AssertUnwindSafe(delivery.run()).catch_unwind().await.is_ok() {
+            return;
         }
+        let reason = "internal error: the delivery task panicked; please report this";
+        plan.status.failed(State::Stopped, reason);
+        let (rule, target, destination) = plan.names();
+        error!(rule, target, destination, reason, "delivery is started anew");
         tokio::select! {
             () = tokio::time::sleep(plan.retry.max) => {}
             () = plan.stop.soft.cancelled() => return,

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tidemill_connectors::{BatchMax, Fault, Follow, OutEvent, SendError, Sink, Target};
 use tidemill_rules::{Retry, RuleSet, Template, yaml};
+use tidemill_store::faults::hold_documents;
 use tidemill_store::{Cursor, CursorKey, CursorPlace, Options, QueueInfo, ReadRequest, Start, Store};
 
 use super::map::Mapper;
@@ -123,7 +124,7 @@ fn error(follow: Follow) -> SendError {
 
 /// A store with one rule's queue.
 struct Bench {
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     store: Store,
     set: Arc<RuleSet>,
     queue: QueueInfo,
@@ -139,7 +140,7 @@ impl Bench {
         let set = Arc::new(tidemill_rules::load(&[yaml::parse(Arc::new(source)).unwrap()]).unwrap());
         let source = store.open_union("router", &["t/#".to_owned()]).await.unwrap();
         let queue = store.open_derived("rule/all").await.unwrap();
-        Bench { _dir: dir, store, set, queue, source }
+        Bench { dir, store, set, queue, source }
     }
 
     /// Publishes numbers, each to the topic `t/<key>`, and derives the rule's queue from them.
@@ -421,4 +422,22 @@ async fn a_limit_of_time_ends_in_a_dead_letter_as_well() {
     assert_eq!(script.confirmed(), [1]);
     let letters = bench.store.dead_letters("target/all/out", 0, 10).await.unwrap();
     assert!(letters.len() == 1 && letters[0].1.attempts > 1, "{letters:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_that_is_cut_off_leaves_nobody_at_work() {
+    let bench = Bench::new().await;
+    let script = Scripted::new(|_, _| Ok(()));
+    let running = bench.deliver(&script, fast()).await;
+    // It waits for the store to write a dead letter.
+    let held = hold_documents(bench.dir.path());
+    bench.publish([(0, "bad")]).await;
+    running.until("a dead letter", || held.has_struck()).await;
+    running.task.abort();
+    assert!(running.task.await.unwrap_err().is_cancelled());
+    assert_eq!(Arc::strong_count(&script), 1, "the target is still in use");
+    drop(held);
+    let running = bench.deliver(&script, fast()).await;
+    running.until_cursor(1).await;
+    running.stop().await;
 }
