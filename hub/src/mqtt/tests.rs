@@ -18,7 +18,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::access::settings::Settings;
+use super::access::certificates::CertificateSettings;
+use super::access::settings::{Settings, SourceKind, SourceSettings};
 use super::codec::{
     Ack, Connack, Connect, ConnectProperties, Decoder, LastWill, Packet, Publish, PublishProperties, Qos,
     ReasonCode, Subscribe, SubscribeProperties, SubscriptionId, SubscriptionOptions, TopicRequest,
@@ -124,7 +125,7 @@ impl Client {
         timeout(LIMIT, read).await.expect("nothing came")
     }
 
-    async fn subscribe(&mut self, filter: &str, qos: Qos, number: u32) -> ReasonCode {
+    async fn send_subscribe(&mut self, filter: &str, qos: Qos, number: u32) {
         let options = SubscriptionOptions { qos, ..SubscriptionOptions::default() };
         let properties =
             SubscribeProperties { subscription_id: SubscriptionId::new(number), ..Default::default() };
@@ -135,6 +136,10 @@ impl Client {
             filters: filters.into(),
         }))
         .await;
+    }
+
+    async fn subscribe(&mut self, filter: &str, qos: Qos, number: u32) -> ReasonCode {
+        self.send_subscribe(filter, qos, number).await;
         match self.next().await {
             Some(Packet::Suback(suback)) => suback.reasons[0],
             other => panic!("no SUBACK: {other:?}"),
@@ -473,6 +478,28 @@ async fn a_client_that_subscribes_all_the_time_goes_when_it_is_wanted() {
     assert!(matches!(client.next().await, Some(Packet::Suback(_))));
     assert!(matches!(client.next().await, Some(Packet::Disconnect(_))), "it went on");
     assert_eq!(hub.broker.stats().subscriptions, 1);
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_is_sent_away_before_it_hears_of_new_rules_is_not_spared_them() {
+    let hub = Hub::start().await;
+    let mut connect = with_will(lasting("c", 100), 0);
+    connect.will.as_mut().unwrap().retain = true;
+    let mut client = Client::connect(&hub, connect).await;
+    let slow = hold_documents(hub.dir.path());
+    client.send_subscribe("a", Qos::AtLeastOnce, 1).await;
+    while !slow.has_struck() {
+        tokio::time::sleep(STOP_POLL).await;
+    }
+    client.publish("last").await;
+    let kind = SourceKind::Certificates(CertificateSettings::default());
+    let authentication = vec![SourceSettings { name: "devices".to_owned(), kind }];
+    hub.broker.replace_access(Access::open(&Settings { authentication, ..Settings::default() }).unwrap());
+    let end = hub.broker.shared.store.next_sequence();
+    let (ended, ()) = tokio::join!(hub.broker.kick("c", false), async { drop(slow) });
+    assert_eq!(ended, Ok(()));
+    assert_eq!(hub.broker.shared.store.next_sequence(), end, "it published something");
     hub.stop().await;
 }
 

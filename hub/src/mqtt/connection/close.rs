@@ -103,6 +103,9 @@ impl Connection {
             self.shared.counters.refuse(reason);
         }
         let client = self.session.client.clone();
+        // Whatever else ends it: who is not allowed any more takes its will with it, and is not listened to.
+        let look = async { self.mail.review_nudged() && self.review().is_err() };
+        let is_cut = alone(&client, "a look at what it may do", look).await != Some(false);
         let goodbye = match close {
             Close::Goodbye { with_will } => !with_will,
             Close::Gone | Close::Refused { .. } => false,
@@ -111,7 +114,7 @@ impl Connection {
             | Close::TakenOver(_)
             | Close::Kicked(_)
             | Close::ShuttingDown => {
-                alone(&client, "what it sent last", async { self.read_rest() }).await == Some(true)
+                !is_cut && alone(&client, "what it sent last", async { self.read_rest() }).await == Some(true)
             }
         };
         if goodbye {
