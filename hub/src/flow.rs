@@ -55,12 +55,15 @@ impl View {
 }
 
 impl Flow {
-    /// Opens queues and cursors, retires those of removed rules, then starts deliveries and the router.
-    pub async fn start(store: &Store, rules: &Rules) -> Result<Flow, StoreError> {
+    /// Opens queues and cursors, retires those of removed rules, then starts deliveries and the router. If it fails, the rules `before` miss
+    /// nothing until they are started again.
+    pub async fn start(store: &Store, rules: &Rules, before: Option<&RuleSet>) -> Result<Flow, StoreError> {
         let set = Arc::clone(&rules.set);
-        let queues = router::open(store, &set).await?;
+        let queues = router::open(store, &set, before).await?;
         router::retire(store, &set).await?;
         let deliveries = Deliveries::start(store, &set, &rules.connections, &queues).await?;
+        // Nothing fails from here on.
+        router::narrow(store, &set).await;
         let status = Arc::new(RouterStatus::new(set.rules.len()));
         let stop = CancellationToken::new();
         let running =

@@ -99,7 +99,7 @@ impl Hub {
         let limits = api::limits(&config);
         let Config { mqtt, access, http, rules, .. } = config;
         let access = open_access(access).await?;
-        let flow = Flow::start(&store, &rules).await?;
+        let flow = Flow::start(&store, &rules, None).await?;
         let view = Arc::new(ArcSwap::new(flow.view()));
         let broker = match Broker::start(mqtt, access, store.clone()).await {
             Ok(broker) => Arc::new(broker),
@@ -181,7 +181,7 @@ impl Hub {
         if let Some(old) = work.flow.take() {
             old.stop(Instant::now() + patience).await;
         }
-        let new = match Flow::start(&self.store, &rules).await {
+        let new = match Flow::start(&self.store, &rules, Some(&work.rules.set)).await {
             Ok(flow) => {
                 work.rules = rules;
                 self.put_to_work(&mut work, flow);
@@ -189,7 +189,7 @@ impl Hub {
             }
             Err(error) => error,
         };
-        match Flow::start(&self.store, &work.rules).await {
+        match Flow::start(&self.store, &work.rules, None).await {
             Ok(flow) => {
                 self.put_to_work(&mut work, flow);
                 Err(ReloadError::Kept(new))

@@ -20,10 +20,16 @@ impl Fault {
     }
 }
 
-/// Makes the next `count` writes of documents and cursors of the store in `dir` fail, as on a disk that is full.
+/// Makes the next `count` writes of documents, cursors and the catalogue of the store in `dir` fail, as on a disk that is full.
 #[must_use]
 pub fn fail_documents(dir: &Path, count: usize) -> Fault {
     Fault((0..count).map(|_| fail_nth(dir, Point::MetaWrite, 1, ENOSPC)).collect())
+}
+
+/// Makes the `n`-th of these writes fail (the next is 1), and no other.
+#[must_use]
+pub fn fail_nth_document(dir: &Path, n: usize) -> Fault {
+    Fault(vec![fail_nth(dir, Point::MetaWrite, n, ENOSPC)])
 }
 
 /// Makes the next `count` writes to the log of the store in `dir` fail, as on a disk that is full.

@@ -2,11 +2,14 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::{Method, Response, StatusCode};
 use serde_json::Value;
+use tidemill_store::QueueKind;
+use tidemill_store::faults::fail_nth_document;
 
 use super::{Hub, ReloadError, StartError};
 use crate::config::{Config, Flags, Source, load};
@@ -334,6 +337,42 @@ async fn rules_that_cannot_be_started_leave_the_old_ones_at_work() {
     let rules = json(&hub, "/api/v1/rules").await;
     assert!(rules["router"]["error"].as_str().is_some_and(|error| error.contains("no rules")), "{rules}");
     assert_eq!(rules["rules"][0]["targets"][0]["state"], "stopped");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_while_other_rules_fail_to_start_is_delivered_by_the_old_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    // No cursor is written but where that is asked for.
+    let rules = format!("{RULES}log: {{ checkpoint_interval: 1h }}\n");
+    let hub = start(dir.path(), &rules).await;
+    let other = rules.replace("t/", "u/").replace("name: all", "name: other");
+    let filters = || async {
+        let queues = hub.store().queues(None, 1).await.unwrap();
+        queues.into_iter().next().unwrap().kind
+    };
+    let is_over = AtomicBool::new(false);
+    let reload = async {
+        // Of the two writes of the catalogue, the one after that of the union.
+        let fault = fail_nth_document(dir.path(), 2);
+        let kept = hub.reload(config(dir.path(), &other).rules, Duration::from_secs(5)).await;
+        assert!(fault.has_struck() && matches!(kept, Err(ReloadError::Kept(_))), "{kept:?}");
+        is_over.store(true, Relaxed);
+    };
+    let publish = async {
+        let mut count = 0;
+        while !is_over.load(Relaxed) {
+            publish(&hub, "t/a", r#"{"temp":1,"unit":"C"}"#).await;
+            count += 1;
+        }
+        count
+    };
+    let (_, count) = tokio::join!(reload, publish);
+    until_drained(&hub).await;
+    assert_eq!(lines(dir.path()).len(), count);
+    assert_eq!(filters().await, QueueKind::Union(vec!["t/#".into(), "t/+".into()]));
+    hub.reload(config(dir.path(), &other).rules, Duration::from_secs(5)).await.unwrap();
+    assert_eq!(filters().await, QueueKind::Union(vec!["u/#".into(), "u/+".into()]));
+    stop(hub).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

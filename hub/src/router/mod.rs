@@ -14,6 +14,6 @@ mod queues;
 mod status;
 mod task;
 
-pub use queues::{OWNER, RULE_PREFIX, RuleQueues, UNION, delete, open, retire, target_owner};
+pub use queues::{OWNER, RULE_PREFIX, RuleQueues, UNION, delete, narrow, open, retire, target_owner};
 pub use status::{RouterSnapshot, RouterStatus};
 pub use task::run;

@@ -38,12 +38,19 @@ pub struct RuleQueues {
     pub rules: Vec<QueueInfo>,
 }
 
-/// Finds or makes the queues of a rule set. A new rule's queue is filled from here on.
-pub async fn open(store: &Store, set: &RuleSet) -> Result<RuleQueues, StoreError> {
-    let mut filters: Vec<String> = set.rules.iter().flat_map(|rule| rule.filters.iter().cloned()).collect();
+/// Filters of all rules of these sets.
+fn filters<'a>(sets: impl Iterator<Item = &'a RuleSet>) -> Vec<String> {
+    let rules = sets.flat_map(|set| &set.rules);
+    let mut filters: Vec<String> = rules.flat_map(|rule| rule.filters.iter().cloned()).collect();
     filters.sort_unstable();
     filters.dedup();
-    let union = store.open_union(UNION, &filters).await?;
+    filters
+}
+
+/// Finds or makes the queues of a rule set. A new rule's queue is filled from here on. What the rules `before` want goes on entering the
+/// union, in case they are at work again soon; [`narrow`] ends that.
+pub async fn open(store: &Store, set: &RuleSet, before: Option<&RuleSet>) -> Result<RuleQueues, StoreError> {
+    let union = store.open_union(UNION, &filters(before.into_iter().chain([set]))).await?;
     let mut rules = Vec::with_capacity(set.rules.len());
     for rule in &set.rules {
         rules.push(store.open_derived(&format!("{RULE_PREFIX}{}", rule.name)).await?);
@@ -52,6 +59,13 @@ pub async fn open(store: &Store, set: &RuleSet) -> Result<RuleQueues, StoreError
     // rules have judged.
     store.checkpoint().await?;
     Ok(RuleQueues { union, rules })
+}
+
+/// Leaves out of the union what no rule of a set wants. It may fail: more in the union costs time only.
+pub async fn narrow(store: &Store, set: &RuleSet) {
+    if let Err(error) = store.open_union(UNION, &filters([set].into_iter())).await {
+        warn!(%error, "the router goes on reading what the rules from before wanted");
+    }
 }
 
 /// Deletes the queues of removed rules and the cursors of removed targets that have nothing left to deliver, and
