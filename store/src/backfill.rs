@@ -229,7 +229,7 @@ mod tests {
             }
         });
         let shared = store.0.shared.clone();
-        let (done, all_done) = std::sync::mpsc::channel();
+        let (done, all_done) = std::sync::mpsc::sync_channel(1);
         std::thread::spawn(move || {
             for _ in 0..2000 {
                 let source = narrowest(&shared, &row, i64::MIN, &covering).unwrap();

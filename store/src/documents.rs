@@ -242,7 +242,7 @@ mod tests {
             async move {
                 let key = n.to_string();
                 for round in 0..50 {
-                    if (n + round) % 7 == 0 {
+                    if (n + round).is_multiple_of(7) {
                         let _ = tokio::time::timeout(Duration::ZERO, put(&store, &key, "0")).await;
                     }
                     put(&store, &key, "1").await.unwrap();
