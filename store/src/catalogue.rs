@@ -138,19 +138,22 @@ pub(crate) fn page(shared: &SharedRef, after: Option<QueueId>, limit: usize) -> 
 
 /// A queue as it stands. Reads the index.
 pub(crate) fn info(shared: &SharedRef, entry: Entry) -> Result<QueueInfo> {
-    let end = shared.table.read().end(entry.id).ok_or(StoreError::NoQueue(entry.id))?;
+    let table = shared.table.read();
+    let end = table.end(entry.id).ok_or(StoreError::NoQueue(entry.id))?;
+    let sequence = table.cut().sequence;
+    drop(table);
     let first = shared.first(entry.id)?.min(end);
     let live = shared.live_names.read().has(entry.id);
-    Ok(described(entry, (first, end), live))
+    Ok(described(entry, (first, end), sequence, live))
 }
 
-fn described(entry: Entry, (first, end): (u64, u64), live: bool) -> QueueInfo {
+fn described(entry: Entry, (first, end): (u64, u64), sequence: u64, live: bool) -> QueueInfo {
     let kind = match entry.kind {
         Kind::Filter => QueueKind::Filter,
         Kind::Union => QueueKind::Union(entry.routes.into_iter().map(|(filter, _)| filter).collect()),
         Kind::Derived => QueueKind::Derived,
     };
-    QueueInfo { id: entry.id, kind, name: entry.name, first, end, live }
+    QueueInfo { id: entry.id, kind, name: entry.name, first, end, sequence, live }
 }
 
 /// The thread's own state.
@@ -261,35 +264,36 @@ impl Catalogue {
             .into_iter()
             .map(|queues| queues.into_iter().map(|queue| self.plan(queue, &mut changes)).collect())
             .collect();
-        let failed = self.carry_out(changes).err();
+        let done = self.carry_out(changes);
         for (opened, reply) in planned.into_iter().zip(replies) {
-            let answer = match &failed {
-                Some(error) => Err(error.clone()),
-                None => opened.and_then(|opened| self.opened(opened)),
+            let answer = match &done {
+                Err(error) => Err(error.clone()),
+                Ok(sequence) => opened.and_then(|opened| self.opened(opened, *sequence)),
             };
             // Whoever went away does not need the answer.
             drop(reply.send(answer));
         }
     }
 
-    /// Takes the references that were asked for, and describes the queues.
-    fn opened(&mut self, opened: Vec<Opened>) -> Result<(Vec<QueueInfo>, References)> {
+    /// Takes the references that were asked for, and describes the queues; new ones take records of this sequence and later ones.
+    fn opened(&mut self, opened: Vec<Opened>, sequence: u64) -> Result<(Vec<QueueInfo>, References)> {
         let mut references = References { shared: self.shared.clone(), queues: Vec::new() };
         for id in opened.iter().filter(|opened| opened.refer).map(|opened| opened.entry.id) {
             self.shared.table.write().refer(id);
             self.idle.remove(&id);
             references.queues.push(id);
         }
-        let infos = opened.into_iter().map(|opened| self.described(opened)).collect::<Result<_>>()?;
+        let infos =
+            opened.into_iter().map(|opened| self.described(opened, sequence)).collect::<Result<_>>()?;
         Ok((infos, references))
     }
 
-    fn described(&self, opened: Opened) -> Result<QueueInfo> {
+    fn described(&self, opened: Opened, sequence: u64) -> Result<QueueInfo> {
         let id = opened.entry.id;
         if opened.is_new {
             let live = self.shared.live_names.read().has(id);
             let base = opened.entry.base;
-            return Ok(described(opened.entry, (base, base), live));
+            return Ok(described(opened.entry, (base, base), sequence, live));
         }
         info(&self.shared, opened.entry)
     }
@@ -417,12 +421,15 @@ impl Catalogue {
         Ok(entry)
     }
 
-    /// Tells the log writer, then the disk; takes everything back if the disk refuses.
-    fn carry_out(&mut self, mut changes: Changes) -> Result<()> {
-        if let Err(error) = self.write(&mut changes) {
-            self.take_back(changes);
-            return Err(error);
-        }
+    /// Tells the log writer, then the disk; takes everything back if the disk refuses. The sequence of the first record that is routed so.
+    fn carry_out(&mut self, mut changes: Changes) -> Result<u64> {
+        let sequence = match self.write(&mut changes) {
+            Ok(sequence) => sequence,
+            Err(error) => {
+                self.take_back(changes);
+                return Err(error);
+            }
+        };
         let mut names = self.shared.live_names.write();
         for (id, name) in &changes.made_live {
             names.insert(name, *id);
@@ -430,10 +437,10 @@ impl Catalogue {
         for id in &changes.promoted {
             names.remove(*id);
         }
-        Ok(())
+        Ok(sequence)
     }
 
-    fn write(&self, changes: &mut Changes) -> Result<()> {
+    fn write(&self, changes: &mut Changes) -> Result<u64> {
         let routes = changes.added.iter().map(|(_, filter, index)| (filter.clone(), *index)).collect();
         let start = ask(&self.writer, |reply| Command::AddRoutes { routes, reply })?;
         if !changes.removed.is_empty() {
@@ -453,7 +460,8 @@ impl Catalogue {
             }
         }
         let rows: Vec<Entry> = changes.rows.values().cloned().collect();
-        self.shared.meta.put_queues(&rows)
+        self.shared.meta.put_queues(&rows)?;
+        Ok(start.sequence)
     }
 
     /// Makes a live queue durable before its row is written: from here on it is in every flush, as re-dispatch will have it. It stays so

@@ -175,6 +175,7 @@ impl Store {
 mod tests {
     use std::future::Future;
     use std::pin::pin;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::task::{Context, Poll, Waker};
     use std::time::{Duration, Instant};
 
@@ -238,6 +239,43 @@ mod tests {
         assert_eq!((queue.end - queue.first, table().unreferenced()), (1, Vec::new()));
         store.release_filters(vec![queue.id]).await.unwrap();
         assert_eq!(table().len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_queue_says_which_records_come_behind_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(Options::new(dir.path())).unwrap();
+        let record = NewRecord {
+            topic: "t".into(),
+            properties: Default::default(),
+            payload: "1".into(),
+            attributes: 0,
+            retain: Retain::No,
+        };
+        let (known, done) = (store.open_filter("t").await.unwrap(), AtomicBool::new(false));
+        let append = async {
+            while !done.load(Ordering::Relaxed) {
+                store.append(vec![record.clone(); 3]).await.unwrap();
+            }
+        };
+        let look = async {
+            for round in 0..30 {
+                let filter = ["#", "+", "t/#"][round % 3];
+                let new = store.open_filter(filter).await.unwrap();
+                for before in [&known, &new] {
+                    // All records are in both.
+                    let now = store.queue(before.id).await.unwrap();
+                    assert_eq!(
+                        now.end - before.end,
+                        now.sequence - before.sequence,
+                        "{filter}, round {round}"
+                    );
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            done.store(true, Ordering::Relaxed);
+        };
+        tokio::join!(append, look);
     }
 
     #[tokio::test]

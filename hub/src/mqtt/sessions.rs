@@ -42,23 +42,24 @@ pub(super) fn cursor_key(client: &str, queue: QueueId) -> CursorKey {
     CursorKey { owner: format!("session/{client}"), queue }
 }
 
-/// Opens the queue of a filter and a cursor at its end, for a client that just asked for it.
+/// Opens the queue of a filter and a cursor at its end, for a client that just asked for it. The records that come behind it have this sequence
+/// and later ones.
 pub(super) async fn open_queue(
     store: &Store,
     client: &str,
     filter: &str,
     durable: bool,
-) -> Result<(QueueId, Cursor), StoreError> {
+) -> Result<(QueueId, Cursor, u64), StoreError> {
     // What a session that ends with its connection has not read then, nobody will.
     let keep = if durable { Keep::Durable } else { Keep::Live };
     let request = FilterRequest { filter: filter.to_owned(), keep, history: History::None };
     let info = store.open_filters(vec![request]).await?.pop().ok_or(StoreError::Closed)?;
     let place = CursorPlace { offset: info.end, sequence: 0 };
     if !durable {
-        return Ok((info.id, Cursor::at(place)));
+        return Ok((info.id, Cursor::at(place), info.sequence));
     }
     match new_cursor(store, cursor_key(client, info.id), place).await {
-        Ok(cursor) => Ok((info.id, cursor)),
+        Ok(cursor) => Ok((info.id, cursor, info.sequence)),
         Err(error) => {
             release(store, info.id).await;
             Err(error)

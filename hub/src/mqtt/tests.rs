@@ -159,6 +159,24 @@ impl Client {
         self.send(&Packet::Publish(publish)).await;
     }
 
+    /// Publishes a retained message, and waits until it is stored.
+    async fn publish_retained(&mut self, topic: &str) {
+        let publish = Publish {
+            dup: false,
+            qos: Qos::AtLeastOnce,
+            retain: true,
+            topic: topic.into(),
+            id: Some(7.try_into().unwrap()),
+            properties: PublishProperties::default(),
+            payload: "retained".into(),
+        };
+        self.send(&Packet::Publish(publish)).await;
+        match self.next().await {
+            Some(Packet::Puback(ack)) => assert!(!ack.reason.is_error(), "{ack:?}"),
+            other => panic!("no PUBACK: {other:?}"),
+        }
+    }
+
     /// The next message; acknowledgements before it are passed over.
     async fn message(&mut self) -> Publish {
         loop {
@@ -244,6 +262,31 @@ async fn a_session_that_cannot_be_written_at_its_end_has_its_will_and_its_end() 
     assert!(fault.has_struck());
     assert_eq!(watcher.message().await.topic, "will");
     hub.until("it expires", |stats| stats.persistent_sessions == 0).await;
+    hub.stop().await;
+}
+
+/// The subscription takes its time; the message comes meanwhile.
+#[tokio::test]
+async fn a_retained_message_comes_once_to_who_is_just_subscribing() {
+    let hub = Hub::start().await;
+    let mut publisher = Client::connect(&hub, clean("publisher")).await;
+    let mut other = Client::connect(&hub, lasting("other", 100)).await;
+    other.subscribe("known", Qos::AtLeastOnce, 1).await;
+    let mut client = Client::connect(&hub, lasting("c", 100)).await;
+    // The queue is made, or there already.
+    for topic in ["new", "known"] {
+        let slow = hold_documents(hub.dir.path());
+        client.send_subscribe(topic, Qos::AtLeastOnce, 1).await;
+        while !slow.has_struck() {
+            tokio::time::sleep(STOP_POLL).await;
+        }
+        publisher.publish_retained(topic).await;
+        drop(slow);
+        assert!(matches!(client.next().await, Some(Packet::Suback(_))));
+        assert_eq!(client.message().await.payload, "retained", "{topic}");
+        publisher.publish(topic).await;
+        assert_eq!(client.message().await.payload, "x", "{topic}");
+    }
     hub.stop().await;
 }
 

@@ -27,6 +27,8 @@ enum Outcome {
     Granted {
         key: SubscriptionKey,
         before: Option<Box<Before>>,
+        /// Records of this sequence and later ones come from the queue.
+        sequence: u64,
         qos: Qos,
         retain: RetainHandling,
     },
@@ -60,8 +62,8 @@ impl Connection {
             outcomes.push(outcome);
         }
         for outcome in &outcomes {
-            if let Outcome::Granted { key, before, retain, .. } = outcome {
-                self.wants_retained(*key, before.is_none(), *retain).await;
+            if let Outcome::Granted { key, before, sequence, retain, .. } = outcome {
+                self.wants_retained(*key, before.is_none(), *sequence, *retain).await;
             }
         }
         let granted = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Granted { .. }));
@@ -157,14 +159,16 @@ impl Connection {
                 id: std::mem::replace(&mut subscription.id, id),
                 retained: subscription.retained.clone(),
             };
-            return Ok(Outcome::Granted { key, before: Some(Box::new(before)), qos: options.qos, retain });
+            let sequence = self.shared.store.next_sequence();
+            let before = Some(Box::new(before));
+            return Ok(Outcome::Granted { key, before, sequence, qos: options.qos, retain });
         }
         if self.session.subscriptions.len() >= self.shared.options.subscriptions_per_session_max {
             self.shared.counters.reached(Limit::Subscriptions);
             return Ok(Outcome::Refused(ReasonCode::QUOTA_EXCEEDED));
         }
         let opened = self.open_queue(&requested).await;
-        let (queue, cursor) = match opened {
+        let (queue, cursor, sequence) = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 seldom!(warn, client = &*self.session.client, filter = &*request.filter, %error, "cannot subscribe");
@@ -178,11 +182,11 @@ impl Connection {
         };
         let key = self.session.subscriptions.insert(subscription);
         self.shared.counters.subscribed(1);
-        Ok(Outcome::Granted { key, before: None, qos: options.qos, retain })
+        Ok(Outcome::Granted { key, before: None, sequence, qos: options.qos, retain })
     }
 
-    /// Opens the queue of a filter; the place is its end.
-    async fn open_queue(&self, requested: &Requested<'_>) -> Result<(QueueId, Cursor), StoreError> {
+    /// Opens the queue of a filter; the place is its end, and the sequence that of the records behind it.
+    async fn open_queue(&self, requested: &Requested<'_>) -> Result<(QueueId, Cursor, u64), StoreError> {
         let store = &self.shared.store;
         let Some(group) = requested.group else {
             return sessions::open_queue(store, &self.session.client, requested.filter, self.is_kept()).await;
@@ -192,7 +196,7 @@ impl Connection {
             sessions::release(store, info.id).await;
             return Err(error);
         }
-        Ok((info.id, Cursor::at(CursorPlace { offset: info.end, sequence: 0 })))
+        Ok((info.id, Cursor::at(CursorPlace { offset: info.end, sequence: 0 }), info.sequence))
     }
 
     /// Starts delivery of a subscription that stands.
@@ -209,17 +213,15 @@ impl Connection {
         }
     }
 
-    /// Notes whether a subscription is to be sent retained messages, so that it is written with it. One that is kept
-    /// and for which there are none has none noted, and so needs no second writing once they are sent.
-    async fn wants_retained(&mut self, key: SubscriptionKey, new: bool, retain: RetainHandling) {
+    /// Notes whether a subscription is to be sent retained messages that were stored `before` what comes from its queue, so that it is written
+    /// with it. One that is kept and for which there are none has none noted, and so needs no second writing once they are sent.
+    async fn wants_retained(&mut self, key: SubscriptionKey, new: bool, before: u64, retain: RetainHandling) {
         let wants = match retain {
             RetainHandling::Always => true,
             RetainHandling::New => new,
             RetainHandling::Never => false,
         };
         let Some(subscription) = self.session.subscriptions.get(key).filter(|_| wants) else { return };
-        // What is stored from here on comes from the queue.
-        let before = self.shared.store.next_sequence();
         if self.is_kept() && subscription.options.qos > Qos::AtMostOnce {
             let filter = subscription.filter().to_owned();
             let first = self.shared.store.retained(&filter, None, 1).await;

@@ -225,22 +225,12 @@ async fn a_will_that_waits_comes_before_what_its_client_says_next() {
         hub.until("its session ends", |stats| stats.sessions == 0).await;
         let mut client = Client::connect(&hub, clean("c")).await;
         assert!(fault.has_struck());
-        let back = Publish {
-            dup: false,
-            qos: Qos::AtLeastOnce,
-            retain: true,
-            topic: "will".into(),
-            id: Some(7.try_into().unwrap()),
-            properties: PublishProperties::default(),
-            payload: "back".into(),
-        };
-        client.send(&Packet::Publish(back)).await;
-        assert!(matches!(client.next().await, Some(Packet::Puback(ack)) if !ack.reason.is_error()));
+        client.publish_retained("will").await;
         while shared.wills.len() > 0 {
             tokio::time::sleep(STOP_POLL).await;
         }
         let retained = shared.store.retained("will", None, 9).await.unwrap();
-        assert_eq!(retained[0].payload, "back", "{failures} failures");
+        assert_eq!(retained[0].payload, "retained", "{failures} failures");
         hub.stop().await;
     }
 }
