@@ -231,7 +231,8 @@ impl Broker {
         if left > 0 {
             warn!(connections = left, "connections did not end in time; they are cut");
         }
-        wills::store_waiting(&self.shared).await;
+        // Those that could not be stored are told of next.
+        let _ = wills::store_waiting(&self.shared).await;
         let wills = self.shared.wills.len();
         if wills > 0 {
             error!(wills, "wills could not be stored, and are lost");

@@ -125,9 +125,12 @@ pub(super) async fn publish(shared: &Shared, client: &ByteString, will: Box<Will
     };
     let record =
         message::record(last_will.topic, properties, last_will.payload, last_will.qos, last_will.retain);
-    come_first(shared, client).await;
-    let error = match shared.store.append(vec![record.clone()]).await {
-        Ok(_) => return,
+    let stored = match come_first(shared, client).await {
+        Ok(()) => shared.store.append(vec![record.clone()]).await.map(drop),
+        full => full,
+    };
+    let error = match stored {
+        Ok(()) => return,
         Err(error @ StoreError::Full { .. }) => error,
         Err(error) => {
             seldom!(error, client = &**client, %error, "a will could not be stored, and is lost");
@@ -152,30 +155,39 @@ pub(super) async fn publish(shared: &Shared, client: &ByteString, will: Box<Will
 pub(super) async fn watch(shared: Arc<Shared>) {
     loop {
         tokio::time::sleep(AGAIN).await;
-        store_waiting(&shared).await;
+        // What is full now may not be the next time.
+        let _ = store_waiting(&shared).await;
     }
 }
 
-/// Tries to store those of a client that wait, before it says anything else.
-pub(super) async fn come_first(shared: &Shared, client: &str) {
-    if shared.wills.has(client) {
-        // Boxed: this is rare, and every connection would keep room for it.
-        Box::pin(store_waiting(shared)).await;
+/// Stores those of a client that wait, before anything else of it.
+///
+/// # Errors
+/// One still waits: the disk is full, also for what comes behind it.
+pub(super) async fn come_first(shared: &Shared, client: &str) -> Result<(), StoreError> {
+    if !shared.wills.has(client) {
+        return Ok(());
     }
+    // Boxed: this is rare, and every connection would keep room for it.
+    let stored = Box::pin(store_waiting(shared)).await;
+    if shared.wills.has(client) { stored } else { Ok(()) }
 }
 
 /// Tries to store those that wait now.
-pub(super) async fn store_waiting(shared: &Shared) {
+///
+/// # Errors
+/// The disk is full.
+pub(super) async fn store_waiting(shared: &Shared) -> Result<(), StoreError> {
     let _storing = shared.wills.storing.lock().await;
     loop {
         let wills = shared.wills.next();
         let count = wills.len();
         if count == 0 {
-            return;
+            return Ok(());
         }
         let stored = match shared.store.append(wills).await {
             Ok(_) => true,
-            Err(StoreError::Full { .. }) => return,
+            Err(error @ StoreError::Full { .. }) => return Err(error),
             Err(error) => {
                 error!(wills = count, %error, "wills that waited could not be stored, and are lost");
                 false

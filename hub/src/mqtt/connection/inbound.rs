@@ -235,7 +235,6 @@ impl Connection {
         if self.batch.is_empty() && self.batch_acks.is_empty() {
             return Ok(());
         }
-        wills::come_first(&self.shared, &self.session.client).await;
         let batch = std::mem::take(&mut self.batch);
         let acks = std::mem::take(&mut self.batch_acks);
         let records = batch.len() as u64;
@@ -248,7 +247,11 @@ impl Connection {
         let receipt = if batch.is_empty() {
             None
         } else {
-            match self.shared.store.submit(batch).await {
+            let submitted = match wills::come_first(&self.shared, &self.session.client).await {
+                Ok(()) => self.shared.store.submit(batch).await,
+                Err(full) => Err(full),
+            };
+            match submitted {
                 Ok(receipt) => Some(receipt),
                 Err(error) => {
                     self.pending_acks += acks.len();

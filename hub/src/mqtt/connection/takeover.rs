@@ -38,7 +38,6 @@ pub(super) async fn take_up(
 ) -> Result<(Session, bool), Refusal> {
     let found = find(shared, client, standing.as_deref(), connect.clean_start, expiry_s).await?;
     let Found { mut session, present, listed_ms } = found;
-    wills::come_first(shared, client).await;
     session.expiry_s = expiry_s;
     if let (None, Some(standing)) = (&session.owner, &standing) {
         session.owner = standing.user().map(|user| Arc::from(&**user));
