@@ -104,8 +104,7 @@ impl Connection {
         }
         let client = self.session.client.clone();
         // Whatever else ends it: who is not allowed any more takes its will with it, and is not listened to.
-        let look = async { self.mail.review_nudged() && self.review().is_err() };
-        let is_cut = alone(&client, "a look at what it may do", look).await != Some(false);
+        let is_cut = self.judge_again().await;
         let goodbye = match close {
             Close::Goodbye { with_will } => !with_will,
             Close::Gone | Close::Refused { .. } => false,
@@ -244,6 +243,13 @@ impl Connection {
         }
     }
 
+    /// Looks at what the client may do, if that has changed since it was looked at; whether it may not go on.
+    async fn judge_again(&mut self) -> bool {
+        let client = self.session.client.clone();
+        let look = async { self.mail.review_nudged() && self.judge().is_some() };
+        alone(&client, "a look at what it may do", look).await != Some(false)
+    }
+
     /// Gives the session to the connection that wants it; whether that was still there to take it. If it was not, the session
     /// stays here.
     fn hand_over(&mut self, reply: oneshot::Sender<Session>) -> bool {
@@ -283,6 +289,8 @@ impl Connection {
         self.mail.close();
         self.session.offline_since_ms = Some(now_ms());
         let ends = !self.session.is_persistent();
+        // Since it began to end, it may have waited.
+        self.judge_again().await;
         if self.session.will_due_ms().is_some_and(|due| due <= now_ms())
             && let Some(will) = self.session.will.take()
         {

@@ -53,41 +53,45 @@ impl Connection {
     /// Looks again at who the client is and what it does. If not all of it is allowed any more, the connection ends:
     /// MQTT has no way to take one subscription away. What is not allowed leaves the session when the client returns.
     pub(super) fn review(&mut self) -> Result<(), Close> {
+        let Some(what) = self.judge() else { return Ok(()) };
+        stats::cut();
+        // Of those who never said who they are there may be very many, and nothing to tell.
+        if self.standing.is_some() {
+            warn!(
+                client = &*self.session.client,
+                user = self.user.as_deref(),
+                what,
+                "a connection is cut because what is allowed has changed"
+            );
+        }
+        Err(Close::Refused { reason: ReasonCode::NOT_AUTHORIZED, what })
+    }
+
+    /// What of the client and of what it does is not allowed any more. If that is the client or its will, the will is gone.
+    pub(super) fn judge(&mut self) -> Option<&'static str> {
         let access = self.shared.access.load();
         let Some(standing) = &mut self.standing else {
             if access.is_open() {
-                return Ok(());
+                return None;
             }
             // Nobody was asked when it came.
             self.session.will = None;
-            stats::cut();
-            return Err(Close::Refused {
-                reason: ReasonCode::NOT_AUTHORIZED,
-                what: "clients have to say who they are now; connect again",
-            });
+            return Some("clients have to say who they are now; connect again");
         };
         let login = login_without_password(&self.session, &self.peer);
-        let what = if let Err(denied) = access.review(&login, standing) {
+        if let Err(denied) = access.review(&login, standing) {
             self.session.will = None;
-            denied.what
+            Some(denied.what)
         } else if let Some(will) = &self.session.will
             && !standing.may_publish(&will.last_will.topic, will.last_will.retain)
         {
             self.session.will = None;
-            "the will is not allowed any more"
+            Some("the will is not allowed any more")
         } else if not_allowed(standing, &self.session).is_empty() {
-            return Ok(());
+            None
         } else {
-            "a subscription is not allowed any more"
-        };
-        stats::cut();
-        warn!(
-            client = &*self.session.client,
-            user = self.user.as_deref(),
-            what,
-            "a connection is cut because what is allowed has changed"
-        );
-        Err(Close::Refused { reason: ReasonCode::NOT_AUTHORIZED, what })
+            Some("a subscription is not allowed any more")
+        }
     }
 
     /// A step of an authentication anew.
