@@ -358,7 +358,7 @@ impl Connection {
         let mut left = READ_BYTES_PER_TURN;
         let mut ended = false;
         // With packets left in the buffer, the end of the connection would come before them.
-        while left > 0 && !ended && !self.held_back && self.may_read() {
+        while left > 0 && !ended && !self.held_back && !self.mail.has_rung() && self.may_read() {
             self.input.reserve(READ_BYTES);
             match self.stream.try_read_buf(&mut self.input) {
                 Ok(0) => ended = true,
