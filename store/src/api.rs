@@ -166,7 +166,8 @@ pub struct QueueInfo {
     pub first: u64,
     /// Offset that the next entry will get.
     pub end: u64,
-    /// Records of this sequence and later ones come behind `end`; earlier ones do not.
+    /// Records of this sequence and later ones come behind `end`; earlier ones do not. Of a queue that is derived from another it says
+    /// nothing: it gets its records later.
     pub sequence: u64,
     /// Its entries are in memory only ([`Keep::Live`]).
     pub live: bool,

@@ -24,7 +24,7 @@ struct List {
 impl Store {
     /// Writes a document, as durable as the store promises when this returns. It may name records and offsets: those there are
     /// when this is called are durable before it is. Documents are written and deleted in the order in which that is asked for, also
-    /// by those who go away before it is done.
+    /// by those who go away before it is done: theirs may then wait for the next one.
     ///
     /// # Errors
     /// The database cannot be written, or the log cannot be made durable.

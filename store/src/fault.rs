@@ -48,6 +48,8 @@ pub(crate) enum Point {
     IndexRead,
     /// The meta database is written.
     MetaWrite,
+    /// Queues are written to its catalogue.
+    QueueRows,
     /// A caller asks.
     Call(Call),
 }

@@ -26,10 +26,10 @@ pub fn fail_documents(dir: &Path, count: usize) -> Fault {
     Fault((0..count).map(|_| fail_nth(dir, Point::MetaWrite, 1, ENOSPC)).collect())
 }
 
-/// Makes the `n`-th of these writes fail (the next is 1), and no other.
+/// Makes the `n`-th write of queues to the catalogue fail (the next is 1), and no other.
 #[must_use]
-pub fn fail_nth_document(dir: &Path, n: usize) -> Fault {
-    Fault(vec![fail_nth(dir, Point::MetaWrite, n, ENOSPC)])
+pub fn fail_nth_queues(dir: &Path, n: usize) -> Fault {
+    Fault(vec![fail_nth(dir, Point::QueueRows, n, ENOSPC)])
 }
 
 /// Makes the next `count` writes to the log of the store in `dir` fail, as on a disk that is full.
@@ -39,13 +39,13 @@ pub fn fail_appends(dir: &Path, count: usize) -> Fault {
     Fault((0..count).map(|_| fail_nth(&log, Point::Write, 1, ENOSPC)).collect())
 }
 
-/// Makes the next document wait until what this returns is dropped.
+/// Makes the next write of documents, cursors or the catalogue wait until what this returns is dropped.
 #[must_use]
 pub fn hold_documents(dir: &Path) -> Fault {
     Fault(vec![hold_nth(dir, Point::MetaWrite, 1)])
 }
 
-/// Makes the next document panic, in the thread of the store that writes it.
+/// Makes the next write of documents, cursors or the catalogue panic, in the thread of the store that writes it.
 #[must_use]
 pub fn panic_in_document(dir: &Path) -> Fault {
     Fault(vec![panic_nth(dir, Point::MetaWrite, 1)])

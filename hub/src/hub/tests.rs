@@ -9,7 +9,7 @@ use bytes::Bytes;
 use reqwest::{Method, Response, StatusCode};
 use serde_json::Value;
 use tidemill_store::QueueKind;
-use tidemill_store::faults::fail_nth_document;
+use tidemill_store::faults::fail_nth_queues;
 
 use super::{Hub, ReloadError, StartError};
 use crate::config::{Config, Flags, Source, load};
@@ -353,7 +353,7 @@ async fn what_comes_while_other_rules_fail_to_start_is_delivered_by_the_old_ones
     let is_over = AtomicBool::new(false);
     let reload = async {
         // Of the two writes of the catalogue, the one after that of the union.
-        let fault = fail_nth_document(dir.path(), 2);
+        let fault = fail_nth_queues(dir.path(), 2);
         let kept = hub.reload(config(dir.path(), &other).rules, Duration::from_secs(5)).await;
         assert!(fault.has_struck() && matches!(kept, Err(ReloadError::Kept(_))), "{kept:?}");
         is_over.store(true, Relaxed);

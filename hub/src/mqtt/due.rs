@@ -23,7 +23,7 @@ use super::shared::{Shared, now_ms};
 use super::told::seldom;
 use super::{unwritten, wills};
 
-/// Sessions for which what is due is done at a time.
+/// Sessions for which what is due is done at a time, beside those whose gates somebody else had.
 const AT_ONCE: usize = 64;
 /// Sessions that may wait for that, or for their gates.
 const WAITING_MAX: usize = 1024;
@@ -223,8 +223,8 @@ async fn act(shared: &Shared, room: &Semaphore, client: ByteString, due_ms: i64)
 }
 
 /// Waits for a place and the client's gate. Who finds the gate held waits for it alone, and has the place no more: so a slow client
-/// keeps up none of the others, and they, who wait for a place without a gate, keep nobody from connecting. When the gate is there it is
-/// kept, for others may wait behind.
+/// keeps up none of the others, and they, who wait for a place without a gate, keep nobody from connecting. The gate it gets then is kept, for
+/// others may wait behind it, and needs no place: it was held before.
 async fn turn<'a>(
     registry: &'a Registry,
     room: &'a Semaphore,

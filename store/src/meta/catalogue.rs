@@ -16,6 +16,8 @@ use bytes::{Buf, BufMut};
 use rocksdb::WriteBatch;
 
 use super::{Meta, bad_value, prefix};
+use crate::database;
+use crate::fault::{self, Point};
 use crate::queue::filter;
 use crate::{QueueId, Record, Result};
 
@@ -231,6 +233,8 @@ impl Meta {
         if entries.is_empty() {
             return Ok(());
         }
+        fault::hit(Point::QueueRows, self.db.path())
+            .map_err(|error| database::error("meta", error.to_string()))?;
         let mut batch = WriteBatch::default();
         for entry in entries {
             batch.put(Entry::key(entry.id), entry.encode());
